@@ -1,0 +1,87 @@
+# make setup | demo | test | check | fmt | bench | docs | clean
+#
+# VENV    the virtual environment                  make test VENV=/tmp/venv
+# PYTHON  the interpreter that creates it          make setup PYTHON=python3.12
+# TORCH   what to give `pip install` for torch     make setup TORCH="torch==2.13.0"
+# ARGS    more arguments for pytest                make test ARGS="tests/imaging -x"
+
+VENV ?= .venv
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+ARGS ?=
+
+SHELL := bash
+.DELETE_ON_ERROR:
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install
+DEV_STAMP := $(VENV)/.textseg-dev
+DEMO_STAMP := $(VENV)/.textseg-demo
+# One line per package instead of pip's ten.
+BRIEFLY := awk '/^(Collecting|Processing|Obtaining)/ { print "  " $$2; fflush() }'
+
+DEMO_SCAN := demo/mni152.nii.gz
+DEMO_PROMPTS := "left hippocampus" "right hippocampus" thalamus "lateral ventricles" brainstem \
+	cerebellum
+
+.PHONY: setup demo test check fmt bench docs clean
+
+setup: $(DEV_STAMP)
+
+# Kept free of time stamps in the package itself: only a changed pyproject.toml installs again.
+$(DEV_STAMP): pyproject.toml
+	@set -eo pipefail; $(call install,dev)
+	@touch $(DEMO_STAMP) $@
+
+$(DEMO_STAMP): pyproject.toml
+	@set -eo pipefail; $(call install,demo)
+	@touch $@
+
+define install
+$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("textseg needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 $(MAKECMDGOALS)")'; \
+echo "Setting up $(VENV) for textseg[$(1)]; the first time this downloads PyTorch."; \
+test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV); \
+$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) $(TORCH); \
+$(PIP) -e ".[$(1)]" | $(BRIEFLY); \
+echo "$(VENV) is ready."
+endef
+
+# Real MR that comes with a package: the MNI152 T1 template of nilearn.
+demo: $(DEMO_SCAN)
+	$(BIN)/textseg predict $(DEMO_SCAN) $(DEMO_PROMPTS) -o demo/masks --preview --overwrite
+	@echo "Masks in demo/masks, picture in demo/masks/preview.png"
+
+$(DEMO_SCAN): | $(DEMO_STAMP)
+	@mkdir -p $(@D)
+	@echo "Writing $@"
+	@$(BIN)/python -c 'from nilearn.datasets import load_mni152_template as template; \
+		template(resolution=1).to_filename("$(@D)/partial.nii.gz")'
+	@mv $(@D)/partial.nii.gz $@
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+# Every check runs even if an earlier one fails, so that one run shows all there is to mend.
+check: setup
+	@failed=; run() { echo "+ $$*"; "$$@" || failed=yes; }; \
+	run $(BIN)/ruff check .; \
+	run $(BIN)/ruff format --check .; \
+	run $(BIN)/mypy; \
+	run $(BIN)/lint-imports; \
+	run $(BIN)/python -c 'import sys; from textseg.knowledge import validate_tree; \
+		sys.exit("\n".join(map(str, validate_tree())) or 0)'; \
+	test -z "$$failed"
+
+fmt: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m pytest tests/bench -m bench -s $(ARGS)
+
+# Rewrites what is generated: the command reference and the outputs stored in notebooks.
+docs: setup
+	$(BIN)/python tests/documents.py
+
+clean:
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

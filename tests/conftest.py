@@ -1,0 +1,43 @@
+"""What every test may ask for: real scans that are not part of the repository, and devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The folder that holds pyproject.toml."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Folder of reference tables and scans beside the checkout; the test is skipped without it."""
+    folder = CHECKOUT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the reference data, which are not part of the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared_folder: Path) -> Path:
+    """Folder with ``manifest.json`` and the scans and label maps it lists."""
+    folder = shared_folder / "data"
+    if not (folder / "manifest.json").is_file():
+        pytest.skip("needs real scans, which are not part of the repository")
+    return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests marked ``gpu`` where there is none."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from textseg.errors import InputError
+from textseg.outputs.manifest import (
+    InputRecord,
+    Manifest,
+    ModelRecord,
+    PromptRecord,
+    RunRecord,
+    SoftwareRecord,
+)
+from textseg.training.evaluation import evaluate, read_label_names
+
+AFFINE = np.array([[0, -1.5, 0, 9], [2.0, 0, 0, -4], [0, 0, 3.0, 1], [0, 0, 0, 1]])
+VOXEL_ML = 0.009
+NAMES = {"liver": 1, "kidney_left": 2, "kidney_right": 3}
+
+
+@pytest.fixture
+def labels():
+    """10 x 8 x 6 voxels: liver 60, left kidney 12, right kidney 8."""
+    values = np.zeros((10, 8, 6), dtype=np.uint8)
+    values[1:6, 1:5, 1:4] = 1
+    values[7:9, 1:4, 2:4] = 2
+    values[7:9, 5:7, 2:4] = 3
+    return values
+
+
+def write(path, values, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(values, affine), path)
+    return path
+
+
+def by_structure(table):
+    return {row.structure: row for row in table.rows}
+
+
+def write_result(folder, masks, absent=()):
+    """A result folder as a prediction leaves it."""
+    prompts = [
+        PromptRecord(prompt=prompt, status="ok", file=f"{number}.nii.gz", concepts=concepts)
+        for number, (prompt, (_, concepts)) in enumerate(masks.items())
+    ]
+    prompts += [PromptRecord(prompt=prompt, status="not_found") for prompt in absent]
+    for number, (mask, _) in enumerate(masks.values()):
+        write(folder / f"{number}.nii.gz", mask.astype(np.uint8))
+    manifest = Manifest(
+        software=SoftwareRecord.current(),
+        input=InputRecord(
+            path=None,
+            format="array",
+            sha256=None,
+            shape=(10, 8, 6),
+            spacing_mm=(2, 1.5, 3),
+            orientation="ALS",
+            modality="ct",
+        ),
+        run=RunRecord(
+            model=ModelRecord(name="m", version="1", sha256="0"), device="cpu", precision="float32"
+        ),
+        prompts=tuple(prompts),
+    )
+    (folder / "textseg.json").write_text(manifest.model_dump_json())
+
+
+def test_two_binary_masks_give_one_row_whatever_their_foreground_value(labels, tmp_path):
+    ref = (labels == 1).astype(np.uint8) * 255
+    pred = (labels == 1).astype(np.uint8)
+    pred[1] = 0  # 12 of 60 voxels
+    table = evaluate(write(tmp_path / "p" / "liver.nii.gz", pred), write(tmp_path / "r.nii", ref))
+    (row,) = table.rows
+    assert (row.structure, row.status) == ("liver", "ok")
+    assert row.dice == 2 * 48 / (48 + 60)
+    assert row.volume_pred_ml == pytest.approx(48 * VOXEL_ML)
+    assert row.volume_ref_ml == pytest.approx(60 * VOXEL_ML)
+    # a slab of one voxel is missing along the first axis, where voxels measure 2 mm
+    assert row.hd95_mm == pytest.approx(2.0)
+    assert row.nsd == 1.0
+
+
+def test_an_empty_prediction_is_a_score_not_an_error(labels, tmp_path):
+    pred = write(tmp_path / "p.nii.gz", np.zeros_like(labels))
+    (row,) = evaluate(pred, write(tmp_path / "r.nii.gz", (labels == 1).astype(np.uint8))).rows
+    assert (row.dice, row.nsd, row.hd95_mm) == (0.0, 0.0, math.inf)
+
+
+def test_label_maps_are_compared_name_by_name(labels, tmp_path):
+    pred = labels.copy()
+    pred[labels == 2], pred[labels == 3] = 3, 2
+    paths = write(tmp_path / "p.nii.gz", pred), write(tmp_path / "r.nii.gz", labels)
+    names = {**NAMES, "kidneys": [2, 3], "uterus": 9}
+    rows = by_structure(evaluate(*paths, names=names))
+    assert list(rows) == ["liver", "kidney_left", "kidney_right", "kidneys"]
+    assert [row.dice for row in rows.values()] == [1.0, 0.0, 0.0, 1.0]
+    assert set(by_structure(evaluate(*paths))) == {"1", "2", "3"}
+
+
+def test_a_result_folder_is_paired_with_a_label_map_by_prompt_or_concept(labels, tmp_path):
+    masks = {
+        "left kidney": (labels == 2, ()),
+        "the big one": (labels == 1, ("liver",)),
+        "pancreas": (labels == 1, ()),
+    }
+    write_result(tmp_path / "out", masks, absent=["right kidney"])
+    ref = write(tmp_path / "ref.nii.gz", labels)
+    table = evaluate(tmp_path / "out", ref, names=NAMES)
+    rows = by_structure(table)
+    assert rows["left kidney"].dice == rows["the big one"].dice == 1.0
+    assert (rows["right kidney"].status, rows["right kidney"].dice) == ("not_found", 0.0)
+    assert table.unmatched == ("out: 'pancreas' is only in the prediction",)
+
+
+def test_a_structure_absent_from_both_counts_apart_from_the_mean(labels, tmp_path):
+    masks = {"liver": (labels == 1, ()), "spleen": (labels == 2, ())}
+    write_result(tmp_path / "out", masks, absent=["uterus"])
+    ref = write(tmp_path / "ref.nii.gz", np.where(labels == 1, 1, 0).astype(np.uint8))
+    table = evaluate(tmp_path / "out", ref, names={"liver": 1, "uterus": 7, "spleen": 8})
+    assert by_structure(table)["uterus"].dice == 1.0
+    assert by_structure(table)["spleen"].dice == 0.0
+    summary = table.summary()
+    assert (summary["structures"], summary["dice"]) == (1, 1.0)
+    assert (summary["absent"], summary["absent_but_predicted"]) == (2, 1)
+
+
+def test_folders_of_results_are_paired_by_case(labels, tmp_path):
+    for case in ("a", "b"):
+        write_result(tmp_path / "out" / case, {"liver": (labels == 1, ())})
+    write(tmp_path / "ref" / "a.nii.gz", labels)
+    write(tmp_path / "ref" / "b" / "liver.nii.gz", (labels == 1).astype(np.uint8))
+    table = evaluate(tmp_path / "out", tmp_path / "ref", names=NAMES)
+    assert [(row.case, row.structure, row.dice) for row in table.rows] == [
+        ("a", "liver", 1.0),
+        ("b", "liver", 1.0),
+    ]
+
+
+def test_folders_of_mask_files_are_paired_by_file_name(labels, tmp_path):
+    for value, name in enumerate(("liver", "left", "only pred"), start=1):
+        write(tmp_path / "pred" / f"{name}.nii.gz", (labels == value).astype(np.uint8))
+    for value, name in enumerate(("liver", "left", "only ref"), start=1):
+        write(tmp_path / "ref" / f"{name}.nii", (labels == value).astype(np.uint8))
+    table = evaluate(tmp_path / "pred", tmp_path / "ref")
+    assert {(row.case, row.dice) for row in table.rows} == {("liver", 1.0), ("left", 1.0)}
+    assert len(table.unmatched) == 2
+
+
+@pytest.mark.parametrize("change", ["shape", "moved", "turned", "spacing"])
+def test_masks_on_different_grids_are_not_compared(labels, tmp_path, change):
+    affine, values = AFFINE.copy(), labels
+    if change == "shape":
+        values = labels[:-1]
+    if change == "moved":
+        affine[0, 3] += 1
+    if change == "turned":
+        affine[0, 1] *= -1
+    if change == "spacing":
+        affine[2, 2] = 3.3
+    paths = write(tmp_path / "p.nii.gz", labels), write(tmp_path / "r.nii.gz", values, affine)
+    with pytest.raises(InputError) as caught:
+        evaluate(*paths, names=NAMES)
+    assert caught.value.code == "E321"
+    assert caught.value.path == paths[0]
+
+
+def test_rounding_of_a_stored_affine_is_not_a_different_grid(labels, tmp_path):
+    paths = (
+        write(tmp_path / "p.nii.gz", labels),
+        write(tmp_path / "r.nii.gz", labels, AFFINE + 1e-4),
+    )
+    assert evaluate(*paths, names=NAMES).mean("dice") == 1.0
+
+
+def test_probabilities_are_not_labels(tmp_path):
+    soft = np.linspace(0, 1, 480, dtype=np.float32).reshape(10, 8, 6)
+    path = write(tmp_path / "p.nii.gz", soft)
+    with pytest.raises(InputError, match="no labels"):
+        evaluate(path, path)
+
+
+@pytest.mark.parametrize(
+    ("pred", "code"), [("gone.nii.gz", "E301"), ("text.nii.gz", "E305"), ("empty", "E300")]
+)
+def test_what_cannot_be_compared_has_its_code(labels, tmp_path, pred, code):
+    (tmp_path / "text.nii.gz").write_text("not a mask, though its name says so")
+    (tmp_path / "empty").mkdir()
+    ref = write(tmp_path / "ref.nii.gz", labels)
+    with pytest.raises(InputError) as caught:
+        evaluate(tmp_path / pred, ref, names=NAMES)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("content", ['{"liver": 1}', '{"1": "liver"}', '{"liver": [1]}'])
+def test_label_names_may_be_written_either_way_round(tmp_path, content):
+    path = tmp_path / "names.json"
+    path.write_text(content)
+    assert read_label_names(path) == {"liver": (1,)}
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"liver": null}', '{"liver": "spleen"}', "{"])
+def test_what_is_no_table_of_names_is_refused(tmp_path, content):
+    path = tmp_path / "names.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="label names"):
+        read_label_names(path)
+
+
+def test_tables_are_written_as_csv_and_json(labels, tmp_path):
+    pred = np.where(labels == 3, 0, labels)
+    paths = write(tmp_path / "p.nii.gz", pred), write(tmp_path / "r.nii.gz", labels)
+    table = evaluate(*paths, names=NAMES)
+    table.write_csv(tmp_path / "t.csv")
+    table.write_json(tmp_path / "t.json")
+    with (tmp_path / "t.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["structure"] for row in rows] == list(NAMES)
+    assert (rows[0]["dice"], rows[2]["hd95_mm"]) == ("1.0", "inf")
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert content["rows"][2]["hd95_mm"] is None
+    assert content["summary"]["missed"] == 1
+    assert content["summary"]["dice"] == pytest.approx(2 / 3)
+
+
+def test_the_terminal_table_shows_every_row_and_the_mean(labels, tmp_path):
+    from rich.console import Console
+
+    path = write(tmp_path / "scan.nii.gz", labels)
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(evaluate(path, path, names=NAMES).to_rich())
+    text = console.export_text()
+    assert all(word in text for word in (*NAMES, "mean", "1.000", "scan"))
+
+
+def test_progress_is_told_for_every_structure(labels, tmp_path):
+    path = write(tmp_path / "scan.nii.gz", labels)
+    calls = []
+    evaluate(path, path, names=NAMES, progress=lambda *call: calls.append(call))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_evaluation_needs_no_training_framework():
+    script = (
+        "import sys, textseg.training.evaluation as e; "
+        "raise SystemExit(bool({'lightning', 'monai', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -1,0 +1,45 @@
+"""Scans in and masks back: files, geometry, intensities, and the gate that refuses damage.
+
+Names load on first use, so that code which needs only ``Modality`` or ``Geometry`` does not import
+torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from textseg.imaging.grid import Grid, GridTransform, plan_grid, to_grid
+    from textseg.imaging.intensity import body_mask, guess_modality, normalise_intensity
+    from textseg.imaging.readers import as_volume, read_volume
+    from textseg.imaging.volume import Geometry, Modality, Source, Volume
+
+__all__ = [
+    "Geometry",
+    "Grid",
+    "GridTransform",
+    "Modality",
+    "Source",
+    "Volume",
+    "as_volume",
+    "body_mask",
+    "guess_modality",
+    "normalise_intensity",
+    "plan_grid",
+    "read_volume",
+    "to_grid",
+]
+
+
+def __getattr__(name: str) -> Any:
+    homes = {
+        "volume": ("Geometry", "Modality", "Source", "Volume"),
+        "grid": ("Grid", "GridTransform", "plan_grid", "to_grid"),
+        "intensity": ("body_mask", "guess_modality", "normalise_intensity"),
+        "readers": ("as_volume", "read_volume"),
+    }
+    for module, names in homes.items():
+        if name in names:
+            return getattr(import_module(f"textseg.imaging.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

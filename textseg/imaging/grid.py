@@ -1,0 +1,316 @@
+"""From the scan's own voxels to the model's working grid, and back again.
+
+The working grid has the model's spacing and axes that run closest to right, anterior, superior.
+Nothing is rotated: an oblique scan stays oblique, its axes are only permuted and flipped, so both
+directions are separable and a mask comes back on exactly the voxels it was computed from. Only a
+scan whose axes are not at right angles takes the general path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from textseg.imaging import affine as affines
+from textseg.imaging.resample import apply_along, linear_weights, sample_affine
+from textseg.imaging.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Affine: TypeAlias = npt.NDArray[np.float64]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+_SLAB_VOXELS = 4_000_000
+_SAME_VOXEL = 1e-3
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A working grid: spacing along right, anterior and superior."""
+
+    spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class GridTransform:
+    """How a scan's grid and a working grid correspond; built by ``to_grid``.
+
+    Attributes:
+        source: The scan's own geometry.
+        target: The working grid, axes closest to RAS+.
+        permutation: The source axis behind each target axis.
+        flips: Whether that source axis runs the other way.
+        sheared: The source axes are not at right angles, so the correspondence is a full affine.
+    """
+
+    source: Geometry
+    target: Geometry
+    permutation: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    sheared: bool
+
+    def restore(self, probability: Tensor, *, threshold: float = 0.5) -> Mask:
+        """The mask on the scan's own voxels, in the scan's own axis order.
+
+        Probabilities are interpolated linearly, then compared, slab by slab: no float volume of
+        the scan's size exists.
+
+        Args:
+            probability: Working-grid ``X Y Z``; uint8 0..255 or floating 0..1.
+            threshold: A voxel belongs to the mask if its probability is above this.
+
+        Returns:
+            bool ``X0 Y0 Z0`` (Fortran order, as image files store it).
+        """
+        if tuple(probability.shape) != self.target.shape:
+            raise ValueError(
+                f"probability has shape {tuple(probability.shape)}, "
+                f"but the working grid is {self.target.shape}"
+            )
+        level = threshold if probability.is_floating_point() else threshold * 255.0
+        box = _bounding_box(probability > level)
+        storage = np.zeros(self.source.shape[::-1], dtype=np.bool_)  # Z0 Y0 X0
+        mask: Mask = storage.transpose(2, 1, 0)
+        if box is None:
+            return mask
+        if self.sheared:
+            _restore_sheared(self, probability, level=level, out=mask)
+        else:
+            _restore_separable(self, probability, level=level, box=box, out=storage)
+        return mask
+
+
+def to_grid(
+    volume: Volume, grid: Grid, *, device: str | torch.device = "cpu"
+) -> tuple[Tensor, GridTransform]:
+    """The volume on a working grid, and the transform that brings masks back.
+
+    Same field of view, same centre; averaging (triangle filter) where the grid is coarser.
+
+    Returns:
+        float32 ``C X Y Z`` on ``device``, and its ``GridTransform``.
+    """
+    transform = plan_grid(volume.geometry, grid)
+    data = torch.from_numpy(volume.data).to(device)
+    resample = _resample_sheared if transform.sheared else _resample_separable
+    # each channel stands alone, so only one is in flight
+    channels = [resample(channel, transform) for channel in data]
+    stacked = channels[0][None] if len(channels) == 1 else torch.stack(channels)
+    return stacked, transform  # C X Y Z
+
+
+def plan_grid(source: Geometry, grid: Grid) -> GridTransform:
+    """The correspondence between a scan's geometry and a working grid.
+
+    >>> source = Geometry((10, 20, 8), np.diag([-1.0, -1.5, 2.5, 1.0]))
+    >>> plan = plan_grid(source, Grid((3.0, 3.0, 3.0)))
+    >>> plan.target.shape, plan.target.orientation, plan.flips
+    ((3, 10, 7), 'RAS', (True, True, False))
+    >>> plan.target.to_world(np.array([[1.0, 4.5, 3.0]])).tolist()
+    [[-4.5, -14.25, 8.75]]
+    >>> source.to_world(np.array([[4.5, 9.5, 3.5]])).tolist()
+    [[-4.5, -14.25, 8.75]]
+    """
+    permutation, flips = affines.closest_ras(source.affine)
+    turned = Geometry(
+        _permuted(source.shape, permutation),
+        affines.reorient(source.affine, source.shape, permutation=permutation, flips=flips),
+    )
+    sheared = affines.shear_rad(source.affine) > affines.MAX_SNAPPED_SHEAR_RAD
+    target = (_enclosing_target if sheared else _centred_target)(turned, grid.spacing_mm)
+    return GridTransform(source, target, permutation, flips, sheared)
+
+
+def _permuted(sizes: Sequence[int], permutation: Sequence[int]) -> tuple[int, int, int]:
+    x, y, z = (sizes[axis] for axis in permutation)
+    return x, y, z
+
+
+def _centred_target(turned: Geometry, spacing_mm: Sequence[float]) -> Geometry:
+    """The working grid around the same centre; rounding shear is snapped to right angles."""
+    extent = np.array(turned.shape) * turned.spacing_mm
+    shape = [max(1, round(size / step)) for size, step in zip(extent, spacing_mm, strict=True)]
+    middle = (np.array(turned.shape) - 1.0) / 2.0
+    return _placed(turned, shape, spacing_mm, centre=turned.to_world(middle[None])[0])
+
+
+def _enclosing_target(turned: Geometry, spacing_mm: Sequence[float]) -> Geometry:
+    """The smallest right-angled working grid that holds every voxel of a sheared one."""
+    edges = [(-0.5, size - 0.5) for size in turned.shape]
+    corners = turned.to_world(np.array(list(product(*edges)))) @ affines.directions(turned.affine)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    shape = [max(1, int(np.ceil(size))) for size in (high - low) / spacing_mm]
+    centre = affines.directions(turned.affine) @ ((low + high) / 2.0)
+    return _placed(turned, shape, spacing_mm, centre=centre)
+
+
+def _placed(
+    turned: Geometry, shape: Sequence[int], spacing_mm: Sequence[float], *, centre: Affine
+) -> Geometry:
+    """A right-angled grid along the given geometry's directions, centred on a world point."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = affines.directions(turned.affine) * np.asarray(spacing_mm)
+    matrix[:3, 3] = centre - matrix[:3, :3] @ ((np.array(shape) - 1.0) / 2.0)
+    x, y, z = shape
+    return Geometry((x, y, z), matrix)
+
+
+def _resample_separable(data: Tensor, transform: GridTransform) -> Tensor:
+    """One channel on the working grid; axes are visited in memory order, never copied about."""
+    strides = data.stride()
+    memory = sorted(range(3), key=lambda axis: strides[axis], reverse=True)
+    stored = data.permute(memory).contiguous()
+    weights = [_forward_weights(transform, target) for target in range(3)]
+    # the axis that shrinks most goes first, so that the others have least to do
+    for target in sorted(range(3), key=lambda target: _growth(weights[target])):
+        axis_weights = weights[target]
+        if axis_weights is not None:
+            axis = memory.index(transform.permutation[target])
+            stored = apply_along(stored, axis, axis_weights)
+    turned = stored.permute([memory.index(axis) for axis in transform.permutation])
+    left_to_flip = [axis for axis in range(3) if transform.flips[axis] and weights[axis] is None]
+    return turned.flip(left_to_flip).contiguous()  # X Y Z
+
+
+def _growth(weights: Tensor | None) -> float:
+    """How many values an axis has after its weights for each one before."""
+    return 1.0 if weights is None else weights.shape[0] / weights.shape[1]
+
+
+def _forward_weights(transform: GridTransform, target: int) -> Tensor | None:
+    """Weights (working, scan) along one target axis with its flip; None where voxels coincide."""
+    num_source, num_target, ratio = _sizes(transform, target)
+    if _coincide(num_source, num_target, ratio):
+        return None
+    offset = np.arange(num_target) - (num_target - 1.0) / 2.0
+    centres = (num_source - 1.0) / 2.0 + offset * ratio
+    weights = linear_weights(centres, num_source, width=ratio)
+    return weights.flip(1) if transform.flips[target] else weights
+
+
+def _backward_weights(transform: GridTransform, target: int) -> Tensor:
+    """Weights (scan, working) along one target axis: plain linear interpolation."""
+    num_source, num_target, ratio = _sizes(transform, target)
+    if _coincide(num_source, num_target, ratio):
+        weights = torch.eye(num_source)
+    else:
+        offset = np.arange(num_source) - (num_source - 1.0) / 2.0
+        weights = linear_weights((num_target - 1.0) / 2.0 + offset / ratio, num_target)
+    return weights.flip(0) if transform.flips[target] else weights
+
+
+def _sizes(transform: GridTransform, target: int) -> tuple[int, int, float]:
+    """Scan voxels, working voxels, and scan voxels per working voxel along one target axis."""
+    source = transform.permutation[target]
+    ratio = transform.target.spacing_mm[target] / transform.source.spacing_mm[source]
+    return transform.source.shape[source], transform.target.shape[target], ratio
+
+
+def _coincide(num_source: int, num_target: int, ratio: float) -> bool:
+    """Whether both grids put every voxel of this axis in the same place, but for rounding."""
+    return num_source == num_target and abs(ratio - 1.0) * num_source / 2.0 < _SAME_VOXEL
+
+
+def _bounding_box(above: Tensor) -> tuple[slice, slice, slice] | None:
+    """The smallest box that holds every True voxel; None if there is none."""
+    slices = []
+    for axis in range(3):
+        others = [other for other in range(3) if other != axis]
+        used = above.any(dim=others[1]).any(dim=others[0]).nonzero()
+        if used.numel() == 0:
+            return None
+        slices.append(slice(int(used[0]), int(used[-1]) + 1))
+    x, y, z = slices
+    return x, y, z
+
+
+def _restore_separable(
+    transform: GridTransform,
+    probability: Tensor,
+    *,
+    level: float,
+    box: tuple[slice, slice, slice],
+    out: Mask,
+) -> None:
+    """Write the mask into ``out`` (Z0 Y0 X0), slab by slab along Z0.
+
+    Interpolated values never exceed their neighbours, so scan voxels without a neighbour above
+    the level cannot be in the mask and are not visited.
+    """
+    weights: dict[int, Tensor] = {}
+    rows: dict[int, slice] = {}
+    for target, source in enumerate(transform.permutation):
+        backward = _backward_weights(transform, target)
+        touched = backward[:, box[target]].any(dim=1).nonzero()
+        rows[source] = slice(int(touched[0]), int(touched[-1]) + 1)
+        weights[source] = backward[rows[source]]
+    order = [transform.permutation.index(axis) for axis in (2, 1, 0)]
+    stored = probability.permute(order).contiguous()  # working grid as Z0 Y0 X0
+    plane = weights[0].shape[0] * weights[1].shape[0]
+    depth = max(1, _SLAB_VOXELS // plane)
+    first_plane = rows[2].start
+    for start in range(0, weights[2].shape[0], depth):
+        slab_weights = weights[2][start : start + depth]
+        slab = apply_along(stored, 0, slab_weights)
+        slab = apply_along(apply_along(slab, 1, weights[1]), 2, weights[0])
+        planes = slice(first_plane + start, first_plane + start + slab_weights.shape[0])
+        out[planes, rows[1], rows[0]] = (slab > level).cpu().numpy()
+
+
+def _resample_sheared(data: Tensor, transform: GridTransform) -> Tensor:
+    """One channel on the working grid: average along the scan's own axes, then straighten."""
+    spacing = transform.target.spacing_mm
+    turned = Geometry(
+        _permuted(transform.source.shape, transform.permutation),
+        affines.reorient(
+            transform.source.affine,
+            transform.source.shape,
+            permutation=transform.permutation,
+            flips=transform.flips,
+        ),
+    )
+    coarse = _centred_target(turned, spacing)
+    # same centre and same axes as the scan, but the working spacing
+    axes = np.eye(4)
+    axes[:3, :3] = turned.affine[:3, :3] / turned.spacing_mm * np.asarray(spacing)
+    middle = (np.array(coarse.shape) - 1.0) / 2.0
+    axes[:3, 3] = coarse.to_world(middle[None])[0] - axes[:3, :3] @ middle
+    stage = GridTransform(
+        transform.source,
+        Geometry(coarse.shape, axes),
+        transform.permutation,
+        transform.flips,
+        sheared=False,
+    )
+    averaged = _resample_separable(data, stage)
+    return sample_affine(
+        averaged,
+        to_input=np.linalg.inv(axes) @ transform.target.affine,
+        shape=transform.target.shape,
+        fill=float(averaged.min()),
+    )
+
+
+def _restore_sheared(
+    transform: GridTransform, probability: Tensor, *, level: float, out: Mask
+) -> None:
+    """Write the mask into ``out`` (X0 Y0 Z0), slab by slab along Z0, through the full affine."""
+    values = probability.to(torch.float32)
+    to_working = np.linalg.inv(transform.target.affine) @ transform.source.affine
+    x, y, z = transform.source.shape
+    depth = max(1, _SLAB_VOXELS // (x * y))
+    for start in range(0, z, depth):
+        stop = min(z, start + depth)
+        shift = np.eye(4)
+        shift[2, 3] = start
+        slab = sample_affine(
+            values, to_input=to_working @ shift, shape=(x, y, stop - start), fill=None
+        )
+        out[:, :, start:stop] = (slab > level).cpu().numpy()

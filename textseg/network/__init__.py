@@ -1,0 +1,1 @@
+"""The prompted network, its text encoder, and models on disk."""

@@ -1,0 +1,48 @@
+"""Backbones by name; a new one is a file here and a line in ``make_backbone``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from textseg.network.backbones.base import Backbone
+from textseg.network.backbones.unet import UNetBackbone
+from textseg.network.layers import NormName
+
+__all__ = ["Backbone", "BackboneConfig", "UNetBackbone", "make_backbone"]
+
+
+class BackboneConfig(BaseModel):
+    """Which backbone, and how wide.
+
+    Attributes:
+        kind: Plain U-Net, residual U-Net, or Swin transformer (needs ``textseg[train]``).
+        in_channels: Channels of the volume.
+        channels: Width of each stage, fine to coarse.
+        blocks: Blocks of each stage.
+        norm: Normalisation of the convolutional kinds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["unet", "residual_unet", "swin"] = "unet"
+    in_channels: int = 1
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    blocks: tuple[int, ...] = (1, 2, 2, 2, 2)
+    norm: NormName = "group"
+
+
+def make_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone a configuration describes, with fresh weights."""
+    if config.kind == "swin":
+        from textseg.network.backbones.swin import SwinBackbone
+
+        return SwinBackbone(config.in_channels, config.channels, depths=config.blocks[1:])
+    return UNetBackbone(
+        config.in_channels,
+        config.channels,
+        blocks=config.blocks,
+        residual=config.kind == "residual_unet",
+        norm=config.norm,
+    )

@@ -1,0 +1,80 @@
+"""Building blocks shared by the backbones and decoders."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+NormName = Literal["group", "instance"]
+
+
+def make_norm(name: NormName, channels: int) -> nn.Module:
+    """Affine normalisation over space, per group of about 8 channels or per channel."""
+    if name == "instance":
+        return nn.InstanceNorm3d(channels, affine=True)
+    return nn.GroupNorm(max(1, channels // 8), channels)
+
+
+class ConvBlock(nn.Sequential):
+    """3x3x3 convolution, normalisation, LeakyReLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, norm: NormName, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv3d(inputs, outputs, 3, stride=stride, padding=1),
+            make_norm(norm, outputs),
+            nn.LeakyReLU(0.01, inplace=True),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3x3 convolutions around an identity path (projected where the shape changes)."""
+
+    def __init__(self, inputs: int, outputs: int, *, norm: NormName, stride: int = 1) -> None:
+        super().__init__()
+        self.first = ConvBlock(inputs, outputs, norm=norm, stride=stride)
+        self.second = nn.Sequential(
+            nn.Conv3d(outputs, outputs, 3, padding=1), make_norm(norm, outputs)
+        )
+        self.identity: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.identity = nn.Sequential(
+                nn.AvgPool3d(stride) if stride != 1 else nn.Identity(),
+                nn.Conv3d(inputs, outputs, 1),
+            )
+        self.activation = nn.LeakyReLU(0.01, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features at the stride of the block."""
+        out: Tensor = self.activation(self.second(self.first(x)) + self.identity(x))
+        return out
+
+
+class Perceptron(nn.Sequential):
+    """Linear, GELU, Linear."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+
+
+def sine_position_code(shape: tuple[int, int, int], channels: int, like: Tensor) -> Tensor:
+    """Fixed sine and cosine code of each token's place, (x y z) by ``channels``.
+
+    Each axis owns a third of the channels, in which sine and cosine alternate with frequency
+    ``10000 ** (-2 i / block)``; odd remainders are zero. Works for any shape.
+    """
+    block = channels // 6 * 2
+    rate = torch.exp(
+        torch.arange(0, block, 2, device=like.device, dtype=torch.float32)
+        * (-math.log(10000.0) / block)
+    )
+    code = torch.zeros(*shape, channels, device=like.device)
+    for axis, length in enumerate(shape):
+        angle = torch.arange(length, device=like.device)[:, None] * rate
+        wave = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # length block
+        view = [1, 1, 1, block]
+        view[axis] = length
+        code[..., axis * block : (axis + 1) * block] = wave.view(view)
+    return code.flatten(0, 2).to(like.dtype)

@@ -1,0 +1,185 @@
+"""The network: a volume is encoded once, then any number of text queries are decoded against it.
+
+    volume B C X Y Z ── backbone ── pyramid ── pixel decoder ── decoded maps
+                                       │                             │
+                                       └─ tokens ── query decoder ── mask vectors ── B K X Y Z
+                          queries B K Q ──────────────┘        └──── presence B K
+
+``late`` fusion (Zhao et al. 2023, SAT) decodes the pixels without looking at the prompt and dots
+each refined query with the finest map. ``multiscale`` fusion (Rokuss et al. 2025, VoxTell) joins
+prompt-dependent maps to every decoder stage, which costs one decoder pass per prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from textseg.network.backbones import BackboneConfig, make_backbone
+from textseg.network.layers import NormName, Perceptron
+from textseg.network.pixel_decoder import PixelDecoder
+from textseg.network.query_decoder import QueryDecoder, TokenPool
+
+
+class NetworkConfig(BaseModel):
+    """Everything that decides the network's shape.
+
+    Attributes:
+        backbone: Which backbone, and its widths.
+        fusion: How prompts meet the image.
+        decoder_blocks: Convolution blocks per decoder stage.
+        light_full_resolution: Use the cheap last decoder stage.
+        full_channels: Channels of the finest decoded map.
+        prompt_maps: Prompt-dependent maps per decoder stage (``multiscale`` only).
+        query_features: Length of a query vector.
+        embedding: Width of the query decoder.
+        layers: Cross-attention layers.
+        heads: Attention heads.
+        hidden: Width of the feed-forward part.
+        norm: Normalisation in the decoder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: BackboneConfig = BackboneConfig()
+    fusion: Literal["late", "multiscale"] = "late"
+    decoder_blocks: int = 1
+    light_full_resolution: bool = True
+    full_channels: int = 32
+    prompt_maps: int = 8
+    query_features: int = 135
+    embedding: int = 192
+    layers: int = 3
+    heads: int = 6
+    hidden: int = 512
+    norm: NormName = "group"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one backbone pass leaves behind, shared by all prompts.
+
+    Attributes:
+        maps: Backbone pyramid, fine to coarse, each ``B Ci X/si Y/si Z/si``.
+        decoded: Prompt-free decoder maps, fine to coarse; empty for ``multiscale`` fusion.
+        tokens: Pooled image tokens ``B N E``.
+        position: Position code of the tokens ``N E``.
+    """
+
+    maps: tuple[Tensor, ...]
+    decoded: tuple[Tensor, ...]
+    tokens: Tensor
+    position: Tensor
+
+
+class Decoded(NamedTuple):
+    """Mask logits ``B K X Y Z`` and presence logits ``B K``."""
+
+    logits: Tensor
+    presence: Tensor
+
+
+class PromptedSegmenter(nn.Module):
+    """Text-prompted segmentation network; see the module's picture.
+
+    Attributes:
+        granularity: Window sizes must be multiples of this many voxels.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = make_backbone(config.backbone)
+        channels = tuple(self.backbone.channels)
+        self.granularity = int(self.backbone.strides[-1])
+        extra = config.prompt_maps if config.fusion == "multiscale" else 0
+        self.pixel_decoder = PixelDecoder(
+            channels,
+            blocks=config.decoder_blocks,
+            light=config.light_full_resolution,
+            full_channels=config.full_channels,
+            extra=extra,
+            norm=config.norm,
+        )
+        self.token_pool = TokenPool(channels, config.embedding)
+        self.query_projection = nn.Linear(config.query_features, config.embedding)
+        self.query_decoder = QueryDecoder(
+            config.embedding, layers=config.layers, heads=config.heads, hidden=config.hidden
+        )
+        levels = self.pixel_decoder.channels if config.fusion == "late" else (config.full_channels,)
+        self.mask_heads = nn.ModuleList(
+            Perceptron(config.embedding, config.embedding, width + 1) for width in levels[:2]
+        )
+        self.prompt_heads = nn.ModuleList(
+            nn.Linear(config.embedding, extra * width) for width in channels[1:-1] if extra
+        )
+        self.presence_head = Perceptron(config.embedding, config.embedding, 1)
+
+    def encode(self, volume: Tensor) -> Features:
+        """Features of a volume ``B C X Y Z`` whose sides are multiples of ``granularity``."""
+        maps = self.backbone(volume)
+        decoded = self.pixel_decoder(maps) if self.config.fusion == "late" else []
+        tokens, position = self.token_pool(maps)
+        return Features(tuple(maps), tuple(decoded), tokens, position)
+
+    def refine(self, features: Features, queries: Tensor) -> Tensor:
+        """Queries ``B K Q`` after reading the image, ``B K E``."""
+        projected = self.query_projection(queries.to(features.tokens.dtype))
+        refined: Tensor = self.query_decoder(projected, features.tokens, features.position)
+        return refined
+
+    def presence(self, refined: Tensor) -> Tensor:
+        """Presence logits ``B K`` of refined queries."""
+        logits: Tensor = self.presence_head(refined)
+        return logits.squeeze(-1).float()
+
+    def mask_vectors(self, refined: Tensor, level: int = 0) -> Tensor:
+        """Weights and, last, bias of each prompt's mask at a decoder level, ``B K C+1``.
+
+        Level 0 is full resolution; level 1, half of it, exists with ``late`` fusion for training.
+        """
+        vectors: Tensor = self.mask_heads[level](refined)
+        return vectors.float()
+
+    def decode(self, features: Features, queries: Tensor) -> Decoded:
+        """Logits of every prompt at full resolution, and its presence logit."""
+        refined = self.refine(features, queries)
+        return Decoded(self.masks(features, refined), self.presence(refined))
+
+    def masks(self, features: Features, refined: Tensor) -> Tensor:
+        """Mask logits ``B K X Y Z`` of refined queries at full resolution."""
+        vectors = self.mask_vectors(refined)
+        if self.config.fusion == "late":
+            return mask_logits(features.decoded[0], vectors)
+        steered = [
+            mask_logits(self._steered_map(features, refined[:, k]), vectors[:, k : k + 1])
+            for k in range(refined.shape[1])
+        ]
+        return torch.cat(steered, dim=1)
+
+    def _steered_map(self, features: Features, query: Tensor) -> Tensor:
+        """Finest decoder map when one refined query ``B E`` steers every stage."""
+        extras: list[Tensor | None] = [None]
+        for head, skip in zip(self.prompt_heads, features.maps[1:-1], strict=True):
+            kernels = head(query).unflatten(1, (self.config.prompt_maps, skip.shape[1]))
+            extras.append(torch.einsum("bcxyz,bmc->bmxyz", skip, kernels.to(skip.dtype)))
+        return self.pixel_decoder(features.maps, extras)[0]
+
+
+def mask_logits(features: Tensor, vectors: Tensor) -> Tensor:
+    """Dot product of a map ``B C X Y Z`` with mask vectors ``B K C+1``, ``B K X Y Z``."""
+    weights, bias = vectors[..., :-1], vectors[..., -1]
+    logits = torch.einsum("bcxyz,bkc->bkxyz", features, weights.to(features.dtype))
+    return logits + bias[..., None, None, None].to(features.dtype)
+
+
+def channels_last(network: PromptedSegmenter) -> PromptedSegmenter:
+    """The network with 3-D weights laid out for fast convolutions; in place."""
+    for parameter in network.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return network

@@ -1,0 +1,52 @@
+"""From a resolved concept to the vector the network is asked with.
+
+The text encoder sees the name without its side; side and modality are switches of their own, so
+that a similarity between words can never turn left into right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from textseg.imaging import Modality
+from textseg.knowledge import Concept
+from textseg.network.text_encoder import TextEncoder
+
+SIDES: tuple[str | None, ...] = (None, "left", "right")
+MODALITIES: tuple[Modality | None, ...] = (None, "ct", "mr", "pet")
+
+
+def query_features(encoder_features: int) -> int:
+    """Length of a query vector for an encoder that yields ``encoder_features`` numbers."""
+    return encoder_features + len(SIDES) + len(MODALITIES)
+
+
+def unsided_name(concept: Concept) -> str:
+    """Name of a concept with its side taken out, so that a left-right pair shares one text."""
+    return strip_side(concept.name, concept.side)
+
+
+def strip_side(name: str, side: str | None) -> str:
+    """A name without the word for its side.
+
+    >>> strip_side("left upper lobe of left lung", "left")
+    'upper lobe of lung'
+    """
+    return " ".join(word for word in name.split() if word != side)
+
+
+def build_queries(
+    concepts: Sequence[Concept], encoder: TextEncoder, *, modality: Modality | None
+) -> Tensor:
+    """Query vectors ``K Q`` in float32: text, then side and modality as one-hot switches."""
+    text = encoder.encode([unsided_name(concept) for concept in concepts])
+    scale = encoder.config.features**0.5  # unit text vectors have tiny entries beside a one-hot
+    sides = torch.tensor([SIDES.index(concept.side) for concept in concepts], dtype=torch.long)
+    side = functional.one_hot(sides, len(SIDES))
+    kind = functional.one_hot(torch.tensor(MODALITIES.index(modality)), len(MODALITIES))
+    switches = torch.cat([side, kind.expand(len(concepts), -1)], dim=1)
+    return torch.cat([text.cpu() * scale, switches.float()], dim=1)

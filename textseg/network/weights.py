@@ -1,0 +1,236 @@
+"""Models on disk: a folder with ``model.safetensors`` and the manifest that describes it.
+
+The manifest is readable without torch, so that listing models and prompts stays quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from textseg.errors import ModelError
+from textseg.resources import home, models_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from textseg.network.model import PromptedSegmenter
+    from textseg.network.text_encoder import TextEncoder
+
+WEIGHTS_FILE = "model.safetensors"
+MANIFEST_FILE = "manifest.json"
+_TEXT_PREFIX = "text_encoder."
+_NETWORK_PREFIX = "network."
+
+
+class Domain(BaseModel):
+    """Scans that share a working grid, and what can be found in them.
+
+    Attributes:
+        name: Short name such as ``torso-ct``.
+        spacing_mm: Voxel size of the working grid, RAS.
+        window: Sliding window in voxels.
+        modalities: Modalities it was trained for.
+        concepts: Ids it segments.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    spacing_mm: tuple[float, float, float]
+    window: tuple[int, int, int]
+    modalities: tuple[Literal["ct", "mr", "pet"], ...]
+    concepts: tuple[str, ...]
+
+
+class ModelManifest(BaseModel):
+    """What a model folder holds.
+
+    Attributes:
+        format: Version of this description.
+        name: Name of the model.
+        version: Version of the weights.
+        licence: Licence of the weights.
+        sha256: Of the weights file.
+        network: Configuration of the network; ``None`` for a text encoder alone.
+        text_encoder: Configuration of the text encoder.
+        domains: What it can segment, where.
+        mask_threshold: Probability above which a voxel belongs to a mask.
+        presence_threshold: Presence below which a prompt is not found.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    name: str
+    version: str
+    licence: str
+    sha256: str
+    network: dict[str, object] | None
+    text_encoder: dict[str, object]
+    domains: tuple[Domain, ...]
+    mask_threshold: float = Field(default=0.5, gt=0, lt=1)
+    presence_threshold: float = Field(default=0.5, ge=0, le=1)
+
+    @property
+    def supported(self) -> frozenset[str]:
+        """Ids of every concept some domain segments."""
+        return frozenset(concept for domain in self.domains for concept in domain.concepts)
+
+
+class Weights(NamedTuple):
+    """Tensors of a model file, by part."""
+
+    network: dict[str, Tensor]
+    text_encoder: dict[str, Tensor]
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """Folder of a model: a path, an embedded name, or a name in the user's models folder.
+
+    Raises:
+        ModelError: There is no such model; the error lists those there are.
+    """
+    path = Path(name_or_path)
+    if (path / MANIFEST_FILE).is_file():
+        return path
+    for folder in (models_folder(), home() / "models"):
+        if (folder / path.name / MANIFEST_FILE).is_file() and path.name == str(name_or_path):
+            return folder / path.name
+    raise ModelError(
+        f"no model named {str(name_or_path)!r}.",
+        code="E401",
+        remedy=f"Available: {', '.join(list_models()) or 'none'}; or give a model folder.",
+    )
+
+
+def list_models() -> tuple[str, ...]:
+    """Names of the models that are embedded or in the user's models folder."""
+    folders = [f for f in (models_folder(), home() / "models") if f.is_dir()]
+    found = {path.parent.name for folder in folders for path in folder.glob(f"*/{MANIFEST_FILE}")}
+    return tuple(sorted(found))
+
+
+def read_model_manifest(folder: Path) -> ModelManifest:
+    """The manifest of a model folder.
+
+    Raises:
+        ModelError: It is missing or malformed.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        return ModelManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise ModelError(f"the model manifest cannot be read: {error}", path=path) from error
+
+
+def load_weights(name_or_path: str | Path, *, verify: bool = True) -> Weights:
+    """Tensors of a model, in float32.
+
+    Raises:
+        ModelError: The file is missing, damaged, or not the one the manifest names.
+    """
+    folder = find_model(name_or_path)
+    path = folder / WEIGHTS_FILE
+    manifest = read_model_manifest(folder)
+    if not path.is_file():
+        raise ModelError("the weights file is missing.", code="E402", path=path)
+    if verify and _sha256(path) != manifest.sha256:
+        raise ModelError(
+            "the weights are damaged: their checksum is not the manifest's.",
+            code="E402",
+            path=path,
+            remedy="Install the package or download the model again.",
+        )
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"the weights cannot be read: {error}.", code="E402", path=path) from error
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return Weights(_part(floats, _NETWORK_PREFIX), _part(floats, _TEXT_PREFIX))
+
+
+def load_model(name_or_path: str | Path) -> tuple[PromptedSegmenter, TextEncoder, ModelManifest]:
+    """Network and text encoder of a model, in evaluation mode, and its manifest."""
+    from textseg.network.model import NetworkConfig, PromptedSegmenter
+
+    folder = find_model(name_or_path)
+    manifest = read_model_manifest(folder)
+    if manifest.network is None:
+        raise ModelError("this is a text encoder alone; it cannot segment.", path=folder)
+    weights = load_weights(folder)
+    network = PromptedSegmenter(NetworkConfig.model_validate(manifest.network))
+    _fill(network, weights.network, folder)
+    return network.eval(), _encoder(manifest, weights, folder), manifest
+
+
+def load_encoder(name_or_path: str | Path) -> TextEncoder:
+    """Text encoder of a model, in evaluation mode."""
+    folder = find_model(name_or_path)
+    return _encoder(read_model_manifest(folder), load_weights(folder), folder)
+
+
+def save_model(
+    folder: Path,
+    network: PromptedSegmenter | None,
+    encoder: TextEncoder,
+    *,
+    manifest: ModelManifest,
+) -> ModelManifest:
+    """Writes a model folder with half-precision weights; returns the manifest as written.
+
+    The weights are written first and the manifest, which names their checksum, last.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {
+        prefix + name: tensor.detach().cpu().to(torch.float16).contiguous()
+        for prefix, module in ((_NETWORK_PREFIX, network), (_TEXT_PREFIX, encoder))
+        if module is not None
+        for name, tensor in module.state_dict().items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{WEIGHTS_FILE}.partial"
+    save_file(tensors, temporary)
+    temporary.chmod(0o644)  # safetensors makes it private, which an installed package must not be
+    temporary.replace(folder / WEIGHTS_FILE)
+    written = manifest.model_copy(update={"sha256": _sha256(folder / WEIGHTS_FILE)})
+    partial = folder / f".{MANIFEST_FILE}.partial"
+    partial.write_text(written.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / MANIFEST_FILE)
+    return written
+
+
+def _encoder(manifest: ModelManifest, weights: Weights, folder: Path) -> TextEncoder:
+    from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
+
+    encoder = TextEncoder(TextEncoderConfig.model_validate(manifest.text_encoder))
+    _fill(encoder, weights.text_encoder, folder)
+    return encoder.eval()
+
+
+def _fill(module: object, tensors: dict[str, Tensor], folder: Path) -> None:
+    try:
+        module.load_state_dict(tensors)  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights do not fit the network the manifest describes: {error}",
+            code="E402",
+            path=folder,
+        ) from error
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,99 @@
+"""Where the files of one scan go, settled before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textseg.errors import InputError
+from textseg.outputs.atomic import exists_error
+from textseg.outputs.formats import MaskFormat, format_named, format_of
+from textseg.outputs.manifest import MANIFEST_NAME
+from textseg.outputs.naming import file_names
+
+__all__ = ["OutputPlan", "plan_output"]
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """Paths of everything a run may write for one scan.
+
+    Attributes:
+        masks: For each prompt its files, one per format, the first being the one the manifest
+            names.
+        statistics: None if not wanted.
+        preview: None if not wanted.
+        manifest: The JSON file written last.
+    """
+
+    masks: Mapping[str, tuple[tuple[Path, MaskFormat], ...]]
+    statistics: Path | None
+    preview: Path | None
+    manifest: Path
+
+    @property
+    def folder(self) -> Path:
+        """The one folder that all files lie in."""
+        return self.manifest.parent
+
+    def paths(self) -> Iterator[Path]:
+        """Every path, the manifest last."""
+        for files in self.masks.values():
+            yield from (path for path, _ in files)
+        yield from (path for path in (self.statistics, self.preview) if path is not None)
+        yield self.manifest
+
+    def check(self, *, overwrite: bool) -> None:
+        """Fails before the work rather than after it if a result is already there.
+
+        Raises:
+            ResourceError: One of the paths exists, and it may not be replaced (E504).
+        """
+        existing = next((path for path in self.paths() if path.exists()), None)
+        if existing is not None and not overwrite:
+            raise exists_error(existing)
+
+
+def plan_output(
+    out: Path,
+    prompts: Sequence[str],
+    *,
+    formats: Sequence[str] = ("nifti",),
+    stats: bool = True,
+    preview: bool = False,
+) -> OutputPlan:
+    """The files for these prompts in the folder ``out``, or ``out`` itself for a single mask.
+
+    A name that ends like a mask file (``liver.nii.gz``) asks for that one file, whatever
+    ``formats`` says; its manifest is ``liver.json``.
+
+    Raises:
+        InputError: A single file was asked for several prompts, or a format is unknown.
+    """
+    single = format_of(out)
+    distinct = list(dict.fromkeys(prompts))
+    if single is not None:
+        if len(distinct) != 1:
+            cause = f"One file cannot hold the masks of {len(distinct)} prompts."
+            raise InputError(cause, path=out, remedy="Give a folder instead.")
+        stem = out.name[: -len(single.suffix)]
+        return OutputPlan(
+            masks={distinct[0]: ((out, single),)},
+            statistics=out.with_name(f"{stem}.statistics.json") if stats else None,
+            preview=out.with_name(f"{stem}.png") if preview else None,
+            manifest=out.with_name(f"{stem}.json"),
+        )
+    # asked for twice, a format is still written once
+    chosen = [format_named(name) for name in dict.fromkeys(formats)]
+    if not chosen:
+        raise InputError("No mask format was chosen.", remedy="Use nifti.")
+    return OutputPlan(
+        masks={
+            prompt: tuple((out / f"{name}{entry.suffix}", entry) for entry in chosen)
+            for prompt, name in file_names(distinct).items()
+        },
+        statistics=out / "statistics.json" if stats else None,
+        preview=out / "preview.png" if preview else None,
+        manifest=out / MANIFEST_NAME,
+    )

@@ -1,0 +1,220 @@
+"""``textseg.json``: what was asked, what was done, and which files hold the answer.
+
+It is written last, so its presence says that a run finished, and it lists a hash of every file, so
+that a later run can tell whether the answer is still whole.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Collection
+from pathlib import Path, PurePath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from textseg.errors import InputError
+from textseg.outputs.atomic import file_sha256
+
+__all__ = [
+    "MANIFEST_NAME",
+    "FileRecord",
+    "GridRecord",
+    "InputRecord",
+    "Manifest",
+    "ModelRecord",
+    "PromptRecord",
+    "RunRecord",
+    "SoftwareRecord",
+    "Status",
+    "is_complete",
+    "read_manifest",
+]
+
+MANIFEST_NAME = "textseg.json"
+
+Status = Literal["ok", "not_found", "ambiguous", "unsupported", "reject"]
+
+
+def _bare_name(name: str) -> str:
+    # files named here are hashed and, when overwritten, deleted: never outside the folder
+    if name in {"", ".", ".."} or "\\" in name or PurePath(name).name != name:
+        raise ValueError(f"{name!r} is not the name of a file in the manifest's own folder")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_bare_name)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SoftwareRecord(_Record):
+    """Versions of what computed the result."""
+
+    textseg: str
+    torch: str
+    python: str
+
+    @classmethod
+    def current(cls) -> SoftwareRecord:
+        """The versions installed here, found without importing torch."""
+        return cls(
+            textseg=_installed_version("textseg"),
+            torch=_installed_version("torch"),
+            python=platform.python_version(),
+        )
+
+
+class ModelRecord(_Record):
+    """The weights, by name, version and hash."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class InputRecord(_Record):
+    """The scan, and how its modality became known."""
+
+    path: str | None
+    format: str
+    sha256: str | None
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    orientation: str
+    modality: str | None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class GridRecord(_Record):
+    """One pass of the model over the scan at one spacing."""
+
+    domain: str
+    spacing_mm: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    window: tuple[int, int, int]
+    windows: int
+    windows_skipped: int
+
+
+class RunRecord(_Record):
+    """How the run was carried out; the part of the manifest that the engine knows."""
+
+    model: ModelRecord
+    device: str
+    precision: str
+    grids: tuple[GridRecord, ...] = ()
+    settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    timings_s: dict[str, float] = Field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+
+
+class PromptRecord(_Record):
+    """One prompt: what it was taken to mean and what came of it."""
+
+    prompt: str
+    status: Status
+    reason: str | None = None
+    concepts: tuple[str, ...] = ()
+    method: str | None = None
+    confidence: float | None = None
+    presence: float | None = None
+    threshold: float | None = None
+    file: FileName | None = None
+    sha256: str | None = None
+    suggestions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class FileRecord(_Record):
+    """A file of the result, beside the manifest."""
+
+    name: FileName
+    sha256: str
+
+
+class Manifest(_Record):
+    """The whole record of one scan."""
+
+    schema_version: Literal[1] = 1
+    software: SoftwareRecord
+    input: InputRecord
+    run: RunRecord
+    prompts: tuple[PromptRecord, ...]
+    files: tuple[FileRecord, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a result folder, or in the JSON file given.
+
+    Raises:
+        InputError: There is none (E301), it cannot be read (E303), or it is not a manifest that
+            this version understands (E300).
+    """
+    file = _manifest_path(path)
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        cause = "There is no manifest, so no finished result."
+        raise InputError(cause, code="E301", path=file) from error
+    except OSError as error:
+        cause = f"The manifest cannot be read ({error.strerror})."
+        raise InputError(cause, code="E303", path=file) from error
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "its start"
+        cause = f"Not a textseg manifest of schema 1: {first['msg']} at {where}."
+        raise InputError(cause, path=file) from error
+
+
+def is_complete(
+    path: Path,
+    *,
+    prompts: Collection[str] | None = None,
+    input_sha256: str | None = None,
+    model_sha256: str | None = None,
+) -> bool:
+    """Whether a result is finished, undamaged, and the answer to the same question.
+
+    Args:
+        path: A result folder, or the JSON file of a single mask.
+        prompts: Every one of these must have been asked; None asks nothing about prompts.
+        input_sha256: The scan's hash must equal this, if given.
+        model_sha256: The weights' hash must equal this, if given.
+    """
+    try:
+        manifest = read_manifest(path)
+    except InputError:
+        return False
+    asked = {entry.prompt for entry in manifest.prompts}
+    same_question = (
+        set(prompts or ()) <= asked
+        and input_sha256 in {None, manifest.input.sha256}
+        and model_sha256 in {None, manifest.run.model.sha256}
+    )
+    folder = _manifest_path(path).parent
+    return same_question and all(_is_whole(folder, record) for record in manifest.files)
+
+
+def _is_whole(folder: Path, record: FileRecord) -> bool:
+    try:
+        return file_sha256(folder / record.name) == record.sha256
+    except OSError:
+        return False
+
+
+def _manifest_path(path: Path) -> Path:
+    return path / MANIFEST_NAME if path.is_dir() else path
+
+
+def _installed_version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,247 @@
+"""Prompts made of other prompts: lists ("liver and spleen") and exclusions ("lungs without")."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from textseg.prompts.lesion import mentions_lesion
+from textseg.prompts.name import on_side
+from textseg.prompts.prompt import Reading, Scope, Status, refuse
+from textseg.prompts.support import settle
+from textseg.prompts.wording import STOP_WORDS, parse, split_side
+
+LISTED, EXCLUDED = 0.95, 0.93
+# how many parts on a shared ending may stand, as in "upper, middle and lower lobe"
+_MAX_DISTANCE = 3
+
+_EXCEPT = re.compile(
+    r"\s*,?\s*\b(?:without|except for|except|excluding|exclude|but not|minus|other than|"
+    r"apart from|not including|and not|not)\b\s*"
+)
+_SEPARATOR = re.compile(r"\s*(?:,|/|\band\b)\s*(?:(?:,|/|\band\b)\s*)*")
+# words that stand for the name given before, as in "the right one"
+_STAND_INS = frozenset({"one", "side", "other"}) | STOP_WORDS
+
+
+def read(text: str, scope: Scope) -> Reading | None:
+    """The union of the listed parts, or the first part less what is excluded."""
+    return _read_exclusion(text, scope) or _read_list(text, scope)
+
+
+def _read_exclusion(text: str, scope: Scope) -> Reading | None:
+    pieces = _EXCEPT.split(text.removeprefix("only "), maxsplit=1)
+    if len(pieces) < 2 or not pieces[0] or not pieces[1]:
+        return None
+    kept_text, gone_text = pieces
+    side, rest = split_side(gone_text)
+    if side is not None and not set(rest.split()) - _STAND_INS:
+        gone_text = f"{side} {split_side(kept_text)[1]}"
+    elif gone_text[0].isdigit():
+        # "ribs 1 to 6 except 3 and 4" names the ribs once
+        counted = [word for word in kept_text.split() if word.isalpha() and word != "to"]
+        gone_text = f"{' '.join(counted)} {gone_text}"
+    kept, gone = scope.read(kept_text), scope.read(gone_text)
+    if kept.status == "ambiguous":
+        kept = settle(kept, scope)
+    if gone.status == "reject" and (part := scope.read(f"{gone_text} {kept_text}")).status == "ok":
+        # "right lung without the middle lobe"
+        gone = part
+    if kept.status == "ok" and mentions_lesion(gone_text) and not mentions_lesion(kept_text):
+        why = f"'{gone_text}' cannot be left out: a finding is part of the structure it lies in."
+        names = tuple(scope.tree[concept].name for concept in kept.concepts)
+        return refuse("unsupported", why, method="exclusion", suggestions=names)
+    for reading in (kept, gone):
+        if reading.status != "ok":
+            return reading
+    contrast = re.search(r"\bnot\b", text) is not None
+    remainder = _subtract(kept, gone, scope, contrast=contrast)
+    if settle(remainder, scope).status == "ok":
+        return remainder
+    # another account of what the whole is made of may suit the model better
+    supported = settle(kept, scope)
+    if supported.status != "ok":
+        return supported
+    return _subtract(supported, gone, scope, contrast=contrast)
+
+
+def _subtract(kept: Reading, gone: Reading, scope: Scope, *, contrast: bool) -> Reading:
+    """Concepts that make up ``kept`` and share nothing with ``gone``.
+
+    In a mere contrast ("only A, not B") nothing needs to be left out.
+    """
+    removed = _closure(gone.concepts, scope)
+    above = {parent for concept in removed for parent in scope.tree.ancestors(concept)}
+    left: dict[str, None] = {}
+    for concept in kept.concepts:
+        rest = _remains(concept, removed, above, scope)
+        if rest is None:
+            gone_name = scope.tree[gone.concepts[0]].name
+            kept_name = scope.tree[concept].name
+            why = f"{kept_name} cannot be divided so that {gone_name} is left out."
+            return refuse("unsupported", why, method="exclusion", suggestions=(kept_name,))
+        left |= dict.fromkeys(rest)
+    if not left:
+        return refuse("reject", "Nothing remains after the exclusion.", method="exclusion")
+    warnings = list(dict.fromkeys((*kept.warnings, *gone.warnings)))
+    if set(left) == set(kept.concepts) and not contrast:
+        names = ", ".join(scope.tree[concept].name for concept in gone.concepts)
+        warnings.append(f"{names} is not part of what was asked for, so nothing was left out.")
+    return Reading("ok", tuple(left), "exclusion", EXCLUDED, tuple(warnings))
+
+
+def _closure(concepts: tuple[str, ...], scope: Scope) -> frozenset[str]:
+    """The concepts and everything they are made of."""
+    seen: dict[str, None] = {}
+    waiting = list(concepts)
+    while waiting:
+        current = waiting.pop()
+        if current not in seen:
+            seen[current] = None
+            waiting += [member for part in scope.tree[current].made_of for member in part]
+    return frozenset(seen)
+
+
+def _remains(
+    concept: str, removed: frozenset[str], above: set[str], scope: Scope
+) -> tuple[str, ...] | None:
+    """What is left of a concept, or ``None`` when the tree cannot divide it that finely."""
+    if concept in removed:
+        return ()
+    if concept not in above:
+        return (concept,)
+    for partition in scope.tree[concept].made_of:
+        if not any(member in removed or member in above for member in partition):
+            continue
+        rests = [_remains(member, removed, above, scope) for member in partition]
+        if all(rest is not None for rest in rests):
+            return tuple(member for rest in rests for member in rest or ())
+    return None
+
+
+def _read_list(text: str, scope: Scope) -> Reading | None:
+    parts = [part for part in _SEPARATOR.split(text) if part]
+    if len(parts) < 2:
+        return None
+    if (unclear := _shared_lesion(text, parts)) is not None:
+        return unclear
+    parts, warnings = _complete(parts, scope)
+    if len(parts) == 1:
+        return scope.read(parts[0])
+    readings = [settle(scope.read(part), scope) for part in dict.fromkeys(parts)]
+    failed = [reading for reading in readings if reading.status != "ok"]
+    warnings += [warning for reading in readings for warning in reading.warnings]
+    if failed:
+        return _refuse_list(readings, failed, warnings, scope)
+    warnings += _sides_not_shared(parts, readings, scope)
+    concepts = dict.fromkeys(concept for reading in readings for concept in reading.concepts)
+    confidence = min(LISTED, *(reading.confidence for reading in readings))
+    return Reading("ok", tuple(concepts), "list", confidence, tuple(dict.fromkeys(warnings)))
+
+
+def _refuse_list(
+    readings: list[Reading], failed: list[Reading], warnings: list[str], scope: Scope
+) -> Reading:
+    """The worst status of the parts, with every reason and what could be asked instead."""
+    order: tuple[Status, ...] = ("reject", "unsupported", "ambiguous")
+    worst = min((reading.status for reading in failed), key=order.index)
+    instead = [name for reading in failed for name in reading.suggestions]
+    instead += [
+        scope.tree[concept].name
+        for reading in readings
+        if reading.status == "ok"
+        for concept in reading.concepts[:1]
+    ]
+    return replace(
+        failed[0],
+        status=worst,
+        method="list",
+        warnings=tuple(dict.fromkeys(warnings)),
+        suggestions=tuple(dict.fromkeys(instead)),
+        candidates=tuple(dict.fromkeys(c for reading in failed for c in reading.candidates)),
+        decidable=False,
+    )
+
+
+def _shared_lesion(text: str, parts: list[str]) -> Reading | None:
+    """Refuses a list that may or may not share one lesion, such as "liver and kidney tumor"."""
+    sick = [mentions_lesion(part) for part in parts]
+    if all(sick) or not any(sick):
+        return None
+    last = set(parse(parts[-1]).words)
+    repeats_site = sick[-1] and all(
+        set(parse(part).words) <= last
+        for part, is_sick in zip(parts, sick, strict=True)
+        if not is_sick
+    )
+    leads = sick[0] and re.search(r"\b(?:of|in|on|at)\b", parts[0]) is not None
+    trails = sick[-1] and not any(sick[:-1]) and " and " in text
+    if repeats_site or not (leads or trails):
+        return None
+    why = f"'{text}' may ask for a finding in every part or in one; ask for each on its own."
+    return refuse("ambiguous", why, method="list", suggestions=tuple(parts))
+
+
+def _complete(parts: list[str], scope: Scope) -> tuple[list[str], list[str]]:
+    """Gives each part the words it shares with a neighbour, as in "left and right kidney"."""
+    done: list[str] = []
+    warnings: list[str] = []
+    shared_side: str | None = None
+    lender = 0
+    for index, original in enumerate(parts):
+        part = original
+        side, rest = split_side(part)
+        following = parts[index + 1] if index + 1 < len(parts) else None
+        if side is not None and not set(rest.split()) - _STAND_INS:
+            _borrow_name(side, following, done)
+            continue
+        if shared_side is not None and side is None and index <= lender:
+            part = f"{shared_side} {part}"
+        borrowed = _borrow(part, parts[index + 1 :], scope)
+        if borrowed is not None:
+            part = borrowed[0]
+            lender = index + borrowed[1]
+            shared_side = side or shared_side
+        if part != original:
+            warnings.append(f"'{original}' is interpreted as '{part}'.")
+        done.append(part)
+    return done, warnings
+
+
+def _borrow_name(side: str, following: str | None, done: list[str]) -> None:
+    """Adds the part that a lone side stands for."""
+    if following is None and done and split_side(done[-1])[0] is None:
+        # "kidney, left" is one structure in catalogue order
+        done[-1] = f"{side} {done[-1]}"
+        return
+    neighbour = following or (done[-1] if done else "")
+    done.append(f"{side} {split_side(neighbour)[1]}")
+
+
+def _borrow(part: str, following: list[str], scope: Scope) -> tuple[str, int] | None:
+    """The part with the end of a later one, where it means nothing alone but something then.
+
+    Returns the longer part and how many parts further on its end was found.
+    """
+    if not following or scope.read(part).status != "reject":
+        return None
+    for distance, lender in enumerate(following[:_MAX_DISTANCE], start=1):
+        words = lender.split()
+        for start in range(1, len(words)):
+            longer = f"{part} {' '.join(words[start:])}"
+            if scope.read(longer).status == "ok":
+                return longer, distance
+    return None
+
+
+def _sides_not_shared(parts: list[str], readings: list[Reading], scope: Scope) -> list[str]:
+    """Warns where a paired part without a side stands beside a part with one."""
+    sides = [split_side(part)[0] for part in dict.fromkeys(parts)]
+    if not any(side in ("left", "right") for side in sides):
+        return []
+    return [
+        f"'{part}' names no side, so both sides are taken."
+        for part, side, reading in zip(dict.fromkeys(parts), sides, readings, strict=True)
+        if side is None
+        and (len(reading.concepts) > 1 or on_side(reading.concepts[0], "left", scope))
+    ]

@@ -1,0 +1,224 @@
+"""Numbered structures: vertebrae, ribs, liver segments and discs, singly, in lists and ranges."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from textseg.prompts.name import exact_or_sided
+from textseg.prompts.prompt import Reading, Scope, refuse
+from textseg.prompts.wording import (
+    SEPARATORS,
+    STOP_WORDS,
+    Side,
+    normalise,
+    parse,
+    split_side,
+)
+
+NUMBERED, RANGED = 0.97, 0.95
+
+_LEVEL = re.compile(r"[ctls]\d{1,2}")
+_NUMBER = re.compile(r"\d{1,2}")
+_RANGE_WORDS = frozenset({"to", "through", "thru", "until"})
+_FILLER = STOP_WORDS | {"from", "level", "number", "no", "all"}
+_REGIONS = {"cervical": "c", "thoracic": "t", "dorsal": "t", "lumbar": "l", "sacral": "s"}
+# the usual levels, then the highest that occurs as a variant
+_LEVELS = {"c": (7, 7), "t": (12, 13), "l": (5, 6), "s": (5, 6)}
+_CHAIN = tuple(f"{letter}{n}" for letter in "ctls" for n in range(1, _LEVELS[letter][0] + 1))
+_VERTEBRA_WORDS = frozenset({"vertebra", "vertebral", "bone", "spine", "spinal", *_REGIONS})
+# T1 and T2 without another word may be MR weightings
+_ALSO_SEQUENCES = frozenset({"t1", "t2"})
+
+
+@dataclass(frozen=True)
+class Series:
+    """A structure counted from 1 to ``last``; ``heads`` are the sets of words that name it."""
+
+    template: str
+    last: int
+    heads: tuple[frozenset[str], ...]
+
+
+SERIES: tuple[Series, ...] = (
+    Series("rib {}", 12, (frozenset({"rib"}), frozenset({"costa"}))),
+    Series(
+        "liver segment {}",
+        8,
+        (
+            frozenset({"liver", "segment"}),
+            frozenset({"couinaud"}),
+            frozenset({"couinaud", "segment"}),
+            frozenset({"couinaud", "liver", "segment"}),
+            frozenset({"hepatic", "segment"}),
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A phrase taken apart: the words around its numbers, and the numbers as stretches."""
+
+    heads: frozenset[str]
+    repeated: bool
+    stretches: tuple[tuple[str, str], ...]
+    side: Side | None
+    ranged: bool
+    slashed: bool
+
+
+def read(text: str, scope: Scope) -> Reading | None:
+    """The numbered structures a phrase counts out, or ``None`` when it counts nothing known."""
+    side, rest = split_side(text)
+    counted = _take_apart(rest, side)
+    if counted is None or side == "conflict":
+        return None
+    if counted.repeated and not counted.ranged and side is not None:
+        # in "left rib 4 and rib 5" the side belongs to one of them only
+        return None
+    if "disc" in counted.heads:
+        return _read_disc(counted, scope)
+    for series in SERIES:
+        if counted.heads in series.heads:
+            return _read_series(counted, series, scope)
+    return _read_vertebrae(counted, scope) if counted.heads <= _VERTEBRA_WORDS else None
+
+
+def _take_apart(text: str, side: Side | None) -> _Counted | None:
+    """Numbers and the words around them; ``None`` unless the numbers stand together."""
+    heads: list[str] = []
+    stretches: list[tuple[str, str]] = []
+    open_range = False
+    for word in text.split():
+        if _LEVEL.fullmatch(word) or _NUMBER.fullmatch(word):
+            if open_range:
+                stretches[-1] = (stretches[-1][0], word)
+            else:
+                stretches.append((word, word))
+            open_range = False
+        elif word in _RANGE_WORDS and stretches and not open_range:
+            if stretches[-1][0] != stretches[-1][1]:
+                return None
+            open_range = True
+        elif word not in SEPARATORS and word not in _FILLER:
+            heads.append(word)
+    if not stretches or open_range:
+        return None
+    words = set(text.split())
+    return _Counted(
+        frozenset(heads),
+        repeated=len(set(heads)) < len(heads),
+        stretches=tuple(stretches),
+        side=side,
+        ranged=not words.isdisjoint(_RANGE_WORDS),
+        slashed="/" in words,
+    )
+
+
+def _read_series(counted: _Counted, series: Series, scope: Scope) -> Reading | None:
+    numbers: dict[int, None] = {}
+    for first, last in counted.stretches:
+        if not (first.isdigit() and last.isdigit()):
+            return None
+        low, high = sorted((int(first), int(last)))
+        if low < 1 or high > series.last:
+            what = series.template.format(low if low < 1 else high)
+            why = f"There is no {what}; they are numbered 1 to {series.last}."
+            return refuse("reject", why, method="number")
+        numbers |= dict.fromkeys(range(low, high + 1))
+    names = [series.template.format(n) for n in numbers]
+    return _read_names(names, counted, scope)
+
+
+def _read_vertebrae(counted: _Counted, scope: Scope) -> Reading | None:
+    letters = {_REGIONS[word] for word in counted.heads if word in _REGIONS}
+    if len(letters) > 1 or counted.side is not None:
+        return None
+    letter = next(iter(letters), None)
+    levels: dict[str, None] = {}
+    for first, last in counted.stretches:
+        begin = _level(first, letter)
+        end = _level(last, begin[0] if begin and last.isdigit() else letter)
+        if begin is None or end is None or (letters and {begin[0], end[0]} != letters):
+            return None
+        letter = letter or begin[0]
+        between = _between(begin, end)
+        if not between:
+            wrong = begin if begin not in _CHAIN else end
+            why = f"There is no vertebra {wrong.upper()}; known levels are C1-C7, T1-T12, L1-L5."
+            return refuse("reject", why, method="number")
+        levels |= dict.fromkeys(between)
+    if not counted.heads and levels.keys() <= _ALSO_SEQUENCES and not counted.ranged:
+        return None
+    if not counted.heads and counted.slashed and len(levels) == 2:
+        return _read_segment_level(tuple(levels), scope)
+    return _read_names([f"vertebra {level}" for level in levels], counted, scope)
+
+
+def _level(token: str, letter: str | None) -> str | None:
+    if token.isdigit():
+        return f"{letter}{int(token)}" if letter else None
+    return f"{token[0]}{int(token[1:])}"
+
+
+def _between(first: str, last: str) -> tuple[str, ...]:
+    """The levels from one to another, in either direction; none if one of them is unheard of."""
+    if first == last:
+        return (first,) if 1 <= int(first[1:]) <= _LEVELS[first[0]][1] else ()
+    if first not in _CHAIN or last not in _CHAIN:
+        return ()
+    low, high = sorted((_CHAIN.index(first), _CHAIN.index(last)))
+    return _CHAIN[low : high + 1]
+
+
+def _read_names(names: list[str], counted: _Counted, scope: Scope) -> Reading:
+    concepts: dict[str, None] = {}
+    missing = []
+    sided = f"{counted.side} " if counted.side else ""
+    for name in names:
+        reading = exact_or_sided(parse(normalise(sided + name)), scope)
+        if reading is None or reading.status != "ok":
+            missing.append(sided + name)
+        else:
+            concepts |= dict.fromkeys(reading.concepts)
+    if missing:
+        why = f"The knowledge tree does not hold {', '.join(missing)}."
+        held = tuple(scope.tree[concept].name for concept in concepts)
+        return refuse("unsupported", why, method="number", suggestions=held)
+    confidence = RANGED if counted.ranged or len(names) > 1 else NUMBERED
+    return Reading("ok", tuple(concepts), "number", confidence)
+
+
+def _read_segment_level(levels: tuple[str, ...], scope: Scope) -> Reading:
+    """Asks back about "L4/5" alone: two vertebrae to some, the disc between them to others."""
+    found = [concept for level in levels for concept in scope.lexicon.named(f"vertebra {level}")]
+    names = "/".join(level.upper() for level in levels)
+    why = f"'{names}' can mean two vertebrae or the disc between them; name which."
+    return Reading(
+        "ambiguous",
+        method="number",
+        warnings=(why,),
+        suggestions=tuple(scope.tree[concept].name for concept in found),
+        candidates=tuple(found),
+        decidable=False,
+    )
+
+
+def _read_disc(counted: _Counted, scope: Scope) -> Reading | None:
+    """A disc is named after the two vertebrae it lies between, and is neither of them."""
+    letters = {_REGIONS[word] for word in counted.heads if word in _REGIONS}
+    tokens = [token for stretch in counted.stretches for token in dict.fromkeys(stretch)]
+    if len(tokens) != 2 or counted.side is not None:
+        return None
+    upper = _level(tokens[0], next(iter(letters), None))
+    lower = _level(tokens[1], upper[0] if upper else None)
+    if upper is None or lower is None or upper == lower:
+        return None
+    for name in (f"disc {upper} {lower}", f"intervertebral disc {upper} {lower}"):
+        found = scope.lexicon.named(name)
+        if len(found) == 1:
+            return Reading("ok", found, "number", NUMBERED)
+    why = f"The knowledge tree does not hold the disc {upper.upper()}/{lower.upper()}."
+    neighbours = tuple(f"vertebra {level.upper()}" for level in (upper, lower))
+    return refuse("unsupported", why, method="number", suggestions=neighbours)

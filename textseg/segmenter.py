@@ -1,0 +1,329 @@
+"""From a scan and some phrases to masks on the scan's own grid; start reading here.
+
+scan ──── as_volume ──── to_grid ── normalise ──┐
+prompts ─ resolve ────── build_queries ─────────┴─ segment_windows ── Segmentation (restores)
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from textseg.errors import ModelError, TextsegError
+from textseg.imaging import (
+    Grid,
+    GridTransform,
+    Modality,
+    Volume,
+    as_volume,
+    body_mask,
+    normalise_intensity,
+    to_grid,
+)
+from textseg.inference import WindowedPrediction, resolve_precision, segment_windows
+from textseg.knowledge import KnowledgeTree, load_tree
+from textseg.network.model import PromptedSegmenter, channels_last
+from textseg.network.queries import build_queries
+from textseg.network.text_encoder import TextEncoder
+from textseg.network.weights import Domain, ModelManifest, load_model
+from textseg.outputs.manifest import GridRecord, ModelRecord, RunRecord
+from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
+from textseg.prompts import Resolution, resolve
+
+Progress = Callable[[int, int], None]
+Cancel = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One scan of a batch: its result, or the error that stopped it."""
+
+    scan: Any
+    segmentation: Segmentation | None
+    error: TextsegError | None
+
+
+@dataclass(frozen=True, eq=False)
+class _DomainAnswer:
+    """What one pass over the scan says about the concepts of a domain."""
+
+    concepts: tuple[str, ...]
+    transform: GridTransform
+    prediction: WindowedPrediction
+    record: GridRecord
+
+
+class Segmenter:
+    """A loaded model; call it with a scan and prompts.
+
+    >>> segmenter = Segmenter.from_pretrained("nano")  # doctest: +SKIP
+    >>> segmenter("scan.nii.gz", ["liver"])["liver"].mask.sum()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        network: PromptedSegmenter,
+        encoder: TextEncoder,
+        manifest: ModelManifest,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self.device = choose_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.network = channels_last(network.to(self.device)).eval()
+        self.encoder = encoder.eval()
+        self.manifest = manifest
+        self.tree: KnowledgeTree = load_tree()
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | PathLike[str] = "nano", *, device: str = "auto", **options: str
+    ) -> Segmenter:
+        """The embedded model, or one in a folder.
+
+        Args:
+            name_or_path: ``nano``, a name in the user's models folder, or a model folder.
+            device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            options: ``precision``: ``auto``, ``float32`` or ``bfloat16``.
+
+        Raises:
+            ModelError: No such model, or its files are damaged.
+        """
+        network, encoder, manifest = load_model(fspath(name_or_path))
+        return cls(network, encoder, manifest, device=device, **options)
+
+    def resolve(self, prompt: str, *, modality: Modality | None = None) -> Resolution:
+        """What a prompt means to this model."""
+        return resolve(prompt, self.tree, supported=self.manifest.supported, modality=modality)
+
+    def __call__(
+        self,
+        scan: Any,
+        prompts: str | Sequence[str],
+        *,
+        modality: Modality | Literal["auto"] = "auto",
+        threshold: float | None = None,
+        volume_index: int | None = None,
+        series: str | None = None,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> Segmentation:
+        """Segments what the prompts name.
+
+        Args:
+            scan: A path, ``Nifti1Image``, ``sitk.Image``, ``(array X Y Z, affine)`` or ``Volume``.
+            prompts: One phrase or several; each gets its own result, absent ones too.
+            modality: What the intensities are; ``auto`` reads the file's word or guesses.
+            threshold: Probability above which a voxel belongs to a mask; the model's own if None.
+            volume_index: Which volume of a 4-D file.
+            series: Which series of a DICOM folder.
+            progress: Called with windows done and windows to do.
+            cancel: Asked before each window; true stops with ``Cancelled``.
+
+        Raises:
+            InputError: The scan is missing, damaged or cannot be trusted.
+            ResourceError: Not enough memory.
+            Cancelled: As asked.
+        """
+        started = time.perf_counter()
+        volume = as_volume(scan, modality=modality, volume_index=volume_index, series=series)
+        read_s = time.perf_counter() - started
+        asked = [prompts] if isinstance(prompts, str) else list(dict.fromkeys(prompts))
+        resolutions = {p: self.resolve(p, modality=volume.modality) for p in asked}
+        places = {p: self._domain_of(r, volume.modality) for p, r in resolutions.items()}
+        answers = self._answers(volume, resolutions, places, progress, cancel)
+        level = self.manifest.mask_threshold if threshold is None else threshold
+        results = [
+            self._result(resolutions[p], volume, places[p], answers, threshold=level) for p in asked
+        ]
+        run = self._run_record(answers, read_s=read_s, total_s=time.perf_counter() - started)
+        notes = [note for a in answers.values() for note in a.prediction.warnings]
+        return Segmentation(volume, results, run=run, warnings=notes)
+
+    def batch(
+        self,
+        scans: Iterable[Any],
+        prompts: str | Sequence[str],
+        *,
+        on_error: Literal["raise", "record"] = "raise",
+        **options: Any,
+    ) -> Iterator[BatchItem]:
+        """Segments scan after scan with the model loaded once.
+
+        Args:
+            scans: Anything ``__call__`` takes.
+            prompts: As in ``__call__``.
+            on_error: ``record`` hands back the error of a scan and goes on with the next.
+            options: As in ``__call__``.
+        """
+        for scan in scans:
+            try:
+                yield BatchItem(scan, self(scan, prompts, **options), None)
+            except TextsegError as error:
+                if on_error == "raise" or error.exit_code == 130:
+                    raise
+                yield BatchItem(scan, None, error)
+
+    def _domain_of(self, resolution: Resolution, modality: Modality | None) -> Domain | None:
+        """The domain that segments every concept of a prompt, the scan's modality preferred."""
+        wanted = set(resolution.concepts)
+        able = [d for d in self.manifest.domains if wanted and wanted <= set(d.concepts)]
+        matching = [d for d in able if modality in d.modalities]
+        return next(iter(matching or able), None)
+
+    def _answers(
+        self,
+        volume: Volume,
+        resolutions: Mapping[str, Resolution],
+        places: Mapping[str, Domain | None],
+        progress: Progress | None,
+        cancel: Cancel | None,
+    ) -> dict[str, _DomainAnswer]:
+        """One pass per domain over all concepts its prompts need."""
+        answers = {}
+        for domain in self.manifest.domains:
+            concepts = [
+                concept
+                for prompt, place in places.items()
+                if place is domain
+                for concept in resolutions[prompt].concepts
+            ]
+            if concepts:
+                unique = tuple(dict.fromkeys(concepts))
+                answers[domain.name] = self._segment(volume, domain, unique, progress, cancel)
+        return answers
+
+    def _segment(
+        self,
+        volume: Volume,
+        domain: Domain,
+        concepts: tuple[str, ...],
+        progress: Progress | None,
+        cancel: Cancel | None,
+    ) -> _DomainAnswer:
+        """Probability of each concept on the domain's working grid."""
+        data, transform = to_grid(volume, Grid(domain.spacing_mm), device=self.device)
+        queries = self._queries(concepts, volume.modality, domain)
+        prediction = segment_windows(
+            self.network,
+            normalise_intensity(data, volume.modality),
+            queries,
+            window=domain.window,
+            body=body_mask(data, volume.modality),
+            precision=self.precision,
+            progress=progress,
+            cancel=cancel,
+        )
+        record = GridRecord(
+            domain=domain.name,
+            spacing_mm=domain.spacing_mm,
+            shape=transform.target.shape,
+            window=domain.window,
+            windows=prediction.windows,
+            windows_skipped=prediction.skipped,
+        )
+        return _DomainAnswer(concepts, transform, prediction, record)
+
+    def _queries(
+        self, concepts: Sequence[str], modality: Modality | None, domain: Domain
+    ) -> Tensor:
+        known = modality if modality in domain.modalities else domain.modalities[0]
+        entries = [self.tree[concept] for concept in concepts]
+        return build_queries(entries, self.encoder, modality=known).to(self.device)
+
+    def _result(
+        self,
+        resolution: Resolution,
+        volume: Volume,
+        domain: Domain | None,
+        answers: Mapping[str, _DomainAnswer],
+        *,
+        threshold: float,
+    ) -> PromptResult:
+        """The answer to one prompt: a mask, or why there is none."""
+        prompt = resolution.prompt
+        if resolution.status != "ok":
+            reason = " ".join(resolution.warnings) or None
+            return PromptResult(prompt, resolution.status, volume, resolution, reason=reason)
+        if domain is None:
+            reason = "The prompt joins structures of different kinds of scans; ask for each alone."
+            return PromptResult(prompt, "unsupported", volume, resolution, reason=reason)
+        answer = answers[domain.name]
+        rows = [answer.concepts.index(concept) for concept in resolution.concepts]
+        probability = answer.prediction.probability[rows].amax(dim=0)
+        presence = float(answer.prediction.presence[rows].max())
+        warnings = _modality_warning(volume.modality, domain)
+        if presence < self.manifest.presence_threshold:
+            found = f"presence {presence:.2f} is below {self.manifest.presence_threshold:.2f}"
+        elif not bool((probability > 255 * threshold).any()):
+            found = f"no voxel reaches probability {threshold:g}"
+        else:
+            prediction = Prediction(probability, answer.transform, threshold)
+            return PromptResult(
+                prompt, "ok", volume, resolution, presence, None, prediction, warnings
+            )
+        reason = f"Not found in this scan: {found}."
+        return PromptResult(
+            prompt, "not_found", volume, resolution, presence, reason, warnings=warnings
+        )
+
+    def _run_record(
+        self, answers: Mapping[str, _DomainAnswer], *, read_s: float, total_s: float
+    ) -> RunRecord:
+        return RunRecord(
+            model=ModelRecord(
+                name=self.manifest.name,
+                version=self.manifest.version,
+                sha256=self.manifest.sha256,
+            ),
+            device=str(self.device),
+            precision=self.precision,
+            grids=tuple(answer.record for answer in answers.values()),
+            timings_s={"read": round(read_s, 3), "total": round(total_s, 3)},
+            peak_memory_bytes=_peak_memory_bytes(),
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device a name stands for.
+
+    Raises:
+        ModelError: The name is unknown, or the device is not there; nothing falls back silently.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{name!r} is not a device.", remedy="Use auto, cpu, cuda, cuda:N or mps."
+        ) from error
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type != "cpu" and (device.index or 0) >= count.get(device.type, 0):
+        raise ModelError(f"there is no device {name!r} here.", remedy="Use --device cpu.")
+    return device
+
+
+def _modality_warning(modality: Modality | None, domain: Domain) -> tuple[str, ...]:
+    if modality in domain.modalities:
+        return ()
+    trained = " and ".join(domain.modalities).upper()
+    return (f"The model learned this on {trained}; the scan is {str(modality).upper()}.",)
+
+
+def _peak_memory_bytes() -> int | None:
+    """Largest resident memory of this process so far, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,1 @@
+"""Training: synthesis of images, sampling, losses, metrics and the Lightning tasks."""

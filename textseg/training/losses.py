@@ -1,0 +1,76 @@
+"""Losses for prompts over partly annotated label maps.
+
+Logits of all concepts of a domain compete with a background whose logit is fixed at zero, so the
+same numbers serve the softmax here and the per-prompt sigmoid at inference: a prompt wins a voxel
+only if its own logit is positive.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IMPOSSIBLE = -30.0
+"""Logit given to concepts that a case does not annotate: they cannot explain any voxel."""
+
+
+def competition_loss(logits: Tensor, labels: Tensor, known: Tensor, *, ignore: int) -> Tensor:
+    """Cross-entropy of ``B N V`` logits plus a zero background against ``B V`` labels.
+
+    Args:
+        logits: One row per concept; label ``i`` is row ``i - 1``.
+        labels: 0 for background, ``ignore`` for voxels to skip.
+        known: ``B N``, concepts annotated in each case.
+        ignore: The label to skip.
+    """
+    masked = logits.float().masked_fill(~known[..., None], IMPOSSIBLE)
+    scores = functional.pad(masked, (0, 0, 1, 0))  # B N+1 V
+    return functional.cross_entropy(scores, labels, ignore_index=ignore)
+
+
+def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """One minus soft Dice of each row, ``B K`` from ``B K V`` (Milletari et al. 2016).
+
+    Args:
+        logits: Mask logits.
+        targets: Zeros and ones.
+        valid: ``B 1 V`` or ``B K V``; voxels outside do not count.
+    """
+    probability = logits.float().sigmoid() * valid
+    target = targets * valid
+    overlap = (probability * target).sum(-1)
+    total = probability.square().sum(-1) + target.sum(-1)
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
+def mask_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy of each row over valid voxels, ``B K`` from ``B K V``."""
+    loss = functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+    return (loss * valid).sum(-1) / valid.sum(-1).clamp(min=1)
+
+
+def presence_loss(logits: Tensor, voxels: Tensor, known: Tensor, *, enough: int) -> Tensor:
+    """Binary cross-entropy of presence; structures barely inside the crop are left out.
+
+    Args:
+        logits: ``B K``.
+        voxels: ``B K`` number of voxels of each prompt in the crop.
+        known: ``B K`` whether the prompt is annotated.
+        enough: Voxels from which a structure counts as present; between 1 and this, as neither.
+    """
+    target = (voxels >= enough).float()
+    clear = known & ((voxels == 0) | (voxels >= enough))
+    loss = functional.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    return (loss * clear).sum() / clear.sum().clamp(min=1)
+
+
+def union_masks(labels: Tensor, membership: Tensor) -> Tensor:
+    """Masks ``B K V`` of prompts that join labels.
+
+    Args:
+        labels: ``B V`` int64 with background 0; ignored voxels count as background.
+        membership: ``K N+1`` bool, the labels (background included) each prompt is made of.
+    """
+    table = membership.T.to(torch.float32)  # N+1 K
+    return table[labels.clamp(min=0)].transpose(1, 2)

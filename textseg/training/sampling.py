@@ -1,0 +1,291 @@
+"""From label maps and real pairs to training batches, one domain at a time.
+
+A batch is a pure function of the seed and its number, so that a resumed run sees what an
+uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from textseg.imaging import Modality, normalise_intensity
+from textseg.training.augment import (
+    GeometryConfig,
+    QualityConfig,
+    chance,
+    change_contrast,
+    crop_coordinates,
+    degrade,
+    sample_at,
+    uniform,
+)
+from textseg.training.synthesis import AIR_HU, synthesise_ct, synthesise_mr
+
+IGNORE = -1
+"""Label of voxels whose structure is not known; losses skip them."""
+
+
+@dataclass(frozen=True)
+class DomainConfig:
+    """A family of scans that share a working grid.
+
+    Attributes:
+        name: Name in the model manifest.
+        datasets: Registry names of the data sets it trains on.
+        modality: Modality of its prompts.
+        spacing_mm: Voxel size of the working grid, the same along each axis.
+        window: Voxels of a training crop.
+        batch: Crops per step.
+        share: Share of the steps.
+        skip: Concepts of the data sets that are not trained.
+        real: Probability of the real image of a case that has one, rather than a synthetic one.
+        random_contrast: Probability of MR-like contrast (as modality ``mr``) in a CT domain.
+        strip: Probability that unnamed tissues around the structures are removed.
+        mirror: Probability of mirroring left and right.
+        hold_out_every: Keep every n-th labelled case for validation; 0 keeps none.
+        validation: Registry names of data sets whose ``val`` cases are scored during training.
+        geometry: Strength of deformations.
+        quality: Strength of image degradation.
+    """
+
+    name: str
+    datasets: list[str]
+    modality: Modality
+    spacing_mm: float
+    window: tuple[int, int, int]
+    batch: int = 1
+    share: float = 1.0
+    skip: list[str] = field(default_factory=list)
+    real: float = 0.5
+    random_contrast: float = 0.0
+    strip: float = 0.0
+    mirror: float = 0.5
+    hold_out_every: int = 0
+    validation: list[str] = field(default_factory=list)
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A case in memory, in RAS axis order at its own spacing.
+
+    Attributes:
+        id: Identifier of the case.
+        labels: ``X Y Z`` int16; 0 unlabelled, 1..N concepts, above N unnamed tissues, IGNORE.
+        known: ``N`` bool, the concepts annotated in this case.
+        spacing_mm: Voxel size per axis.
+        image: ``1 X Y Z`` raw intensities of the real scan, if there is one.
+        distances: ``2 X Y Z`` body distances for CT synthesis.
+    """
+
+    id: str
+    labels: Tensor
+    known: Tensor
+    spacing_mm: tuple[float, float, float]
+    image: Tensor | None = None
+    distances: Tensor | None = None
+
+
+class Batch(NamedTuple):
+    """Crops of one domain.
+
+    Attributes:
+        number: Number of the batch in the run; seeds every random choice made with it.
+        domain: Index of the domain.
+        modality: Modality the prompts should name.
+        image: ``B 1 X Y Z`` model input.
+        labels: ``B X Y Z`` int64: 0 unlabelled, 1..N concepts, IGNORE.
+        known: ``B N`` bool.
+    """
+
+    number: int
+    domain: int
+    modality: Modality
+    image: Tensor
+    labels: Tensor
+    known: Tensor
+
+
+class DomainSampler:
+    """Draws crops of one domain.
+
+    Args:
+        config: The domain.
+        index: Its index in the mixture.
+        concepts: Concept ids, in label order (label 1 is ``concepts[0]``).
+        swap: Label of the other side for each label, background included.
+        cases: The domain's cases.
+    """
+
+    def __init__(
+        self,
+        config: DomainConfig,
+        *,
+        index: int,
+        concepts: Sequence[str],
+        swap: Tensor,
+        cases: Sequence[TrainingCase],
+    ) -> None:
+        self.config = config
+        self.index = index
+        self.concepts = tuple(concepts)
+        self.swap = swap
+        self.cases = tuple(cases)
+        self._present = [_present_labels(case.labels, len(self.concepts)) for case in self.cases]
+
+    def draw(self, number: int, generator: Generator) -> Batch:
+        """Batch ``number`` of the run: fresh crops, all with the same modality."""
+        config = self.config
+        modality = config.modality
+        if modality == "ct" and chance(config.random_contrast, generator):
+            modality = "mr"
+        crops = [self._crop(modality, generator) for _ in range(config.batch)]
+        images, labels, known = (torch.stack(parts) for parts in zip(*crops, strict=True))
+        return Batch(number, self.index, modality, images, labels, known)
+
+    def _crop(self, modality: Modality, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        number = int(torch.randint(len(self.cases), (), generator=generator))
+        case = self.cases[number]
+        coordinates = crop_coordinates(
+            self.config.geometry,
+            centre=self._centre(number, generator),
+            shape=self.config.window,
+            spacing_mm=torch.tensor(case.spacing_mm),
+            target_mm=self.config.spacing_mm,
+            generator=generator,
+        )
+        labels = sample_at(case.labels[None].float(), coordinates, mode="nearest")[0].long()
+        use_real = case.image is not None and modality == self.config.modality
+        if use_real and chance(self.config.real, generator):
+            image = self._real_image(case, coordinates, generator)
+        else:
+            image = self._synthetic_image(case, labels, coordinates, modality, generator)
+        labels = torch.where(labels > len(self.concepts), 0, labels)
+        if chance(self.config.mirror, generator):
+            image, labels = image.flip(1), _swap_sides(labels.flip(0), self.swap)
+            known = case.known[self.swap[1:] - 1]
+        else:
+            known = case.known
+        return image.contiguous(), labels.contiguous(), known
+
+    def _centre(self, number: int, generator: Generator) -> Tensor:
+        """Voxel to centre a crop on: a random structure's or any, kept inside as windows are."""
+        case = self.cases[number]
+        size = torch.tensor(case.labels.shape, dtype=torch.float32)
+        present = self._present[number]
+        if present and chance(0.7, generator):
+            label = present[int(torch.randint(len(present), (), generator=generator))]
+            spots = (case.labels == label).nonzero()
+            centre = spots[int(torch.randint(len(spots), (), generator=generator))].float()
+        else:
+            centre = torch.rand(3, generator=generator) * size
+        extent = torch.tensor(self.config.window) * self.config.spacing_mm
+        half = extent / torch.tensor(case.spacing_mm) / 2
+        centre = centre + (torch.rand(3, generator=generator) - 0.5) * half
+        inside = torch.where(size > 2 * half, centre.clamp(half, size - half), size / 2)
+        return inside + (torch.rand(3, generator=generator) - 0.5) * half * 0.3
+
+    def _real_image(self, case: TrainingCase, coordinates: Tensor, generator: Generator) -> Tensor:
+        assert case.image is not None
+        image = sample_at(case.image - case.image.min(), coordinates, mode="bilinear")
+        image = normalise_intensity(image + case.image.min(), self.config.modality)
+        if self.config.modality != "ct":
+            image = change_contrast(image, self.config.quality, generator)
+        return degrade(image, self.config.quality, generator)
+
+    def _synthetic_image(
+        self,
+        case: TrainingCase,
+        labels: Tensor,
+        coordinates: Tensor,
+        modality: Modality,
+        generator: Generator,
+    ) -> Tensor:
+        tissues = self._paired(labels.clamp(min=0))
+        if chance(self.config.strip, generator):
+            tissues = torch.where(tissues > len(self.concepts), 0, tissues)
+        if modality == "ct" or case.distances is not None:
+            image = self._synthetic_torso(case, tissues, coordinates, modality, generator)
+        else:
+            classes = int(tissues.max()) + 1
+            image = synthesise_mr(tissues, classes=classes, generator=generator)
+        if modality != "ct":
+            image = normalise_intensity(image, modality)
+            image = change_contrast(image, self.config.quality, generator)
+        else:
+            image = normalise_intensity(image, modality)
+        return degrade(image, self.config.quality, generator)
+
+    def _paired(self, labels: Tensor) -> Tensor:
+        """Labels with right-hand structures renamed to left-hand ones: pairs look alike."""
+        pair = torch.minimum(self.swap, torch.arange(len(self.swap)))
+        return torch.where(labels < len(pair), pair[labels.clamp(max=len(pair) - 1)], labels)
+
+    def _synthetic_torso(
+        self,
+        case: TrainingCase,
+        labels: Tensor,
+        coordinates: Tensor,
+        modality: Modality,
+        generator: Generator,
+    ) -> Tensor:
+        assert case.distances is not None
+        distances = sample_at(case.distances.float(), coordinates, mode="bilinear")
+        named = torch.where(labels > len(self.concepts), 0, labels)
+        image = synthesise_ct(named, distances, concepts=self.concepts, generator=generator)
+        scanned = sample_at(torch.ones(1, *case.labels.shape), coordinates, mode="nearest") > 0
+        image = torch.where(scanned, image, AIR_HU)
+        if modality == "ct":
+            return image
+        return random_contrast(image, named, len(self.concepts) + 1, generator)
+
+
+def random_contrast(image: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
+    """MR-like remapping of a synthetic CT: random means per structure, air and lung stay dark."""
+    contrast = synthesise_mr(labels, classes=classes, generator=generator)
+    unlabelled = (labels == 0)[None]
+    flip = -1.0 if chance(0.5, generator) else 1.0
+    tissue = 0.5 + flip * uniform(0.1, 0.4, generator) * (image.clamp(-120, 80) + 20) / 100
+    mixed = torch.where(unlabelled, tissue, contrast)
+    return torch.where(image < -300, 0.02 * torch.rand(image.shape, generator=generator), mixed)
+
+
+def _present_labels(labels: Tensor, count: int) -> list[int]:
+    return [int(v) for v in labels.unique() if 1 <= int(v) <= count]
+
+
+def _swap_sides(labels: Tensor, swap: Tensor) -> Tensor:
+    return torch.where(labels > 0, swap[labels.clamp(min=0)], labels)
+
+
+class MixtureDataset(torch.utils.data.Dataset[Batch]):
+    """Batches of the mixture; item ``i`` depends on the seed and ``i`` alone.
+
+    Args:
+        samplers: One per domain.
+        seed: Seed of the whole run.
+        start: Number of the first batch.
+        length: Number of batches.
+    """
+
+    def __init__(
+        self, samplers: Sequence[DomainSampler], *, seed: int, start: int, length: int
+    ) -> None:
+        self.samplers = tuple(samplers)
+        self.seed, self.start, self.length = seed, start, length
+        self._shares = torch.tensor([s.config.share for s in samplers], dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, item: int) -> Batch:
+        number = self.start + item
+        generator = Generator().manual_seed(self.seed * 1_000_003 + number)
+        domain = int(torch.multinomial(self._shares, 1, generator=generator))
+        return self.samplers[domain].draw(number, generator)

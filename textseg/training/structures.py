@@ -1,0 +1,252 @@
+"""What can be compared: structures in mask files, label maps, and folders of either, by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textseg.errors import InputError
+from textseg.imaging import gate
+from textseg.imaging.readers import READERS
+from textseg.imaging.stream import ByteStream
+from textseg.imaging.volume import Geometry
+from textseg.outputs.formats import FORMATS
+from textseg.outputs.manifest import MANIFEST_NAME, read_manifest
+
+__all__ = [
+    "LabelMap",
+    "LabelNames",
+    "Part",
+    "Parts",
+    "find_cases",
+    "pair_parts",
+    "read_label_names",
+]
+
+Mask: TypeAlias = NDArray[np.bool_]
+LabelNames: TypeAlias = Mapping[str, int | Sequence[int]]
+
+_MASK_SUFFIXES = (*(entry.suffix for entry in FORMATS.values()), ".mhd", ".mgz", ".mgh")
+# a float32 reader keeps whole numbers apart up to here
+_LARGEST_LABEL = 2**24
+
+
+def read_label_names(path: Path) -> dict[str, tuple[int, ...]]:
+    """A table of label names from JSON: ``{name: value}``, ``{name: [values]}``, ``{value: name}``.
+
+    Raises:
+        InputError: The file is missing, or is not such a table.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        pairs = [_name_and_values(key, value) for key, value in content.items()]
+    except OSError as error:
+        cause = f"The label names cannot be read ({error.strerror})."
+        raise InputError(cause, code="E303", path=path) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        cause = "Not a JSON table of label names."
+        raise InputError(cause, path=path, remedy='Write {"liver": 5}.') from error
+    return dict(pairs)
+
+
+def _name_and_values(key: str, value: Any) -> tuple[str, tuple[int, ...]]:
+    if isinstance(value, str):
+        return value, (int(key),)
+    return key, tuple(int(v) for v in value) if isinstance(value, list) else (int(value),)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """Whole-number voxels on a grid."""
+
+    path: Path
+    values: NDArray[np.int32]
+    geometry: Geometry
+
+    def present(self) -> tuple[int, ...]:
+        """The values above zero that occur."""
+        return tuple(int(value) for value in np.unique(self.values) if value)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One structure of one side, read when its turn comes.
+
+    Attributes:
+        path: The file it comes from; None if the prediction left it out.
+        labels: Its values; None for every voxel that is not zero.
+        source: The label map if it is already open.
+        may_be_absent: It comes from a table that lists more than a scan need hold.
+        aliases: Other names it answers to.
+    """
+
+    path: Path | None
+    labels: tuple[int, ...] | None = None
+    source: LabelMap | None = None
+    status: str = "ok"
+    may_be_absent: bool = False
+    aliases: tuple[str, ...] = ()
+
+    def read(self) -> tuple[Mask, Geometry] | None:
+        """The mask and its grid; None for a structure that was not predicted."""
+        if self.path is None:
+            return None
+        source = self.source or _read_label_map(self.path)
+        if self.labels is None:
+            return source.values != 0, source.geometry
+        return np.isin(source.values, self.labels), source.geometry
+
+
+Parts: TypeAlias = dict[str, Part]
+
+
+def find_cases(
+    pred: Path, ref: Path, names: LabelNames | None
+) -> Iterator[tuple[str, Parts, Parts]]:
+    """The scans that both sides hold, with the parts of each."""
+    if not pred.is_dir() and not ref.is_dir():
+        yield (_stem(pred), *_parts_of_files(pred, ref, names))
+    elif (pred / MANIFEST_NAME).is_file() or not (pred.is_dir() and ref.is_dir()):
+        yield _stem(pred), _parts(pred, names), _parts(ref, names)
+    elif results := sorted(path.parent for path in pred.glob(f"*/{MANIFEST_NAME}")):
+        for folder in results:
+            yield folder.name, _parts(folder, names), _parts(_counterpart(ref, folder), names)
+    else:
+        yield from _cases_by_file(_mask_files(pred), _mask_files(ref), names)
+
+
+def _cases_by_file(
+    pred: Mapping[str, Path], ref: Mapping[str, Path], names: LabelNames | None
+) -> Iterator[tuple[str, Parts, Parts]]:
+    """One case for each file name; a name that only one side has becomes a part without partner."""
+    for stem in dict.fromkeys([*pred, *ref]):
+        if stem in pred and stem in ref:
+            yield (stem, *_parts_of_files(pred[stem], ref[stem], names))
+        else:
+            left, right = ({stem: Part(side[stem])} if stem in side else {} for side in (pred, ref))
+            yield stem, left, right
+
+
+def _parts_of_files(pred: Path, ref: Path, names: LabelNames | None) -> tuple[Parts, Parts]:
+    """The parts of two files: by name, else by value, else (one value each) the whole masks."""
+    maps = _read_label_map(pred), _read_label_map(ref)
+    if names is not None:
+        return _named_parts(maps[0], names), _named_parts(maps[1], names)
+    present = [entry.present() for entry in maps]
+    if all(len(values) <= 1 for values in present):
+        left, right = ({_stem(pred): Part(entry.path, source=entry)} for entry in maps)
+        return left, right
+    values = {str(value): value for value in sorted({*present[0], *present[1]})}
+    return _named_parts(maps[0], values), _named_parts(maps[1], values)
+
+
+def _parts(path: Path, names: LabelNames | None) -> Parts:
+    """What one side holds for one scan."""
+    if not path.is_dir():
+        entry = _read_label_map(path)
+        if names is None:
+            cause = "A label map needs names to be compared with a folder."
+            raise InputError(cause, path=path, remedy='Give a JSON table such as {"liver": 5}.')
+        return _named_parts(entry, names)
+    if (path / MANIFEST_NAME).is_file():
+        return {
+            entry.prompt: Part(
+                path / entry.file if entry.file else None,
+                status=entry.status,
+                # a pair or group has several concepts, and none of them is the whole
+                aliases=entry.concepts if len(entry.concepts) == 1 else (),
+            )
+            for entry in read_manifest(path).prompts
+        }
+    return {stem: Part(file) for stem, file in _mask_files(path).items()}
+
+
+def _named_parts(entry: LabelMap, names: LabelNames) -> Parts:
+    parts = {}
+    for name, value in names.items():
+        labels = (value,) if isinstance(value, int) else tuple(value)
+        parts[name] = Part(entry.path, labels, entry, may_be_absent=True)
+    return parts
+
+
+def pair_parts(left: Parts, right: Parts) -> tuple[list[tuple[str, Part, Part]], list[str]]:
+    """Parts of the same structure, and sentences on those without a partner.
+
+    Names count as the same whatever their capitals, underscores, hyphens and word order
+    (``kidney_left`` is the left kidney); a prompt also goes by the concept it was resolved to.
+    """
+    theirs = dict(right)
+    pairs, lonely = [], []
+    for name, part in left.items():
+        keys = {_words(name), *map(_words, part.aliases)}
+        partners = [other for other in theirs if _words(other) in keys]
+        # of several that read alike, only the one spelled the same is meant
+        partner = name if name in partners else partners[0] if len(partners) == 1 else None
+        if partner is None:
+            lonely.append(f"{name!r} is only in the prediction")
+        else:
+            pairs.append((name, part, theirs.pop(partner)))
+    # a table of names lists what exists, not what was asked for
+    lonely += [
+        f"{name!r} is only in the reference"
+        for name, part in theirs.items()
+        if not part.may_be_absent
+    ]
+    return pairs, lonely
+
+
+def _read_label_map(path: Path) -> LabelMap:
+    """A file of whole numbers; unlike a scan it may be constant (an empty mask).
+
+    Raises:
+        InputError: It cannot be read as an image, or holds other numbers.
+    """
+    gate.check_path(path)
+    if path.is_dir():
+        raise InputError("A mask file was expected.", code="E302", path=path)
+    with ByteStream(path) as stream:
+        head = stream.peek(1024)
+    reader = next((entry for entry in READERS if entry.recognises(head)), None)
+    if reader is None:
+        raise InputError("is not a mask in a format textseg reads.", code="E305", path=path)
+    decoded = reader.read(path, gate.Request())
+    # NaN is no label either: half a label makes it fail the test for whole numbers
+    values = np.nan_to_num(decoded.data, nan=0.5)
+    if not np.array_equal(values, np.floor(values)) or np.abs(values).max() >= _LARGEST_LABEL:
+        cause = "holds numbers that are no labels (not whole, or beyond 16 million)."
+        raise InputError(cause, path=path, remedy="Give a mask or a label map.")
+    x, y, z = values.shape
+    return LabelMap(path, values.astype(np.int32), Geometry((x, y, z), decoded.affine))
+
+
+def _mask_files(folder: Path) -> dict[str, Path]:
+    """The mask files in a folder by stem."""
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(_MASK_SUFFIXES))
+    return {_stem(path): path for path in files if not path.name.startswith(".")}
+
+
+def _counterpart(ref: Path, folder: Path) -> Path:
+    """The reference of a case: a folder of the same name, or a file of the same stem."""
+    if (ref / folder.name).is_dir():
+        return ref / folder.name
+    file = _mask_files(ref).get(folder.name)
+    if file is None:
+        cause = f"It has no folder or file for the case {folder.name!r}."
+        raise InputError(cause, code="E301", path=ref)
+    return file
+
+
+def _stem(path: Path) -> str:
+    suffix = next((s for s in _MASK_SUFFIXES if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(sorted(re.split(r"[\s_.\-]+", name.casefold().strip())))
