@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / "configs"
 TRAIN = sorted((FOLDER / "train").glob("*.yaml"))
 PRETRAIN = sorted((FOLDER / "pretrain").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _no_arguments(monkeypatch):
+    """LightningCLI warns if pytest's own arguments stand in ``sys.argv``."""
+    monkeypatch.setattr(sys, "argv", ["textseg"])
 
 
 def printed_by(verb, arguments, capsys):

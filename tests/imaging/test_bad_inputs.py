@@ -216,7 +216,14 @@ BAD_FILES: dict[str, tuple[str, str, bytes]] = {
         "E313", "a.nii", nifti_bytes(change=with_field("pixdim", [1, -1] + [1] * 6))
     ),
     "spacing in metres": (
-        "E313", "a.nii", nifti_bytes(change=with_sform(np.diag([1.5e-4, 2e-4, 3e-4, 1])))
+        "E313", "a.nii", nifti_bytes(change=with_sform(np.diag([1e-3, 1e-3, 5e-3, 1])))
+    ),
+    "spacing in micrometres": (
+        "E313", "a.nii", nifti_bytes(change=with_sform(np.diag([700.0, 700.0, 5000.0, 1])))
+    ),
+    "as long as a street": (
+        "E313", "a.nii", nifti_bytes(
+            voxels((60, 3, 4)), change=with_sform(np.diag([100.0, 2.0, 3.0, 1])))
     ),
     "mha zero spacing": ("E313", "a.mha", metaimage_bytes(ElementSpacing="0 2 3")),
     "NaN affine": ("E314", "a.nii", nifti_bytes(change=with_sform(NAN_AFFINE))),

@@ -161,3 +161,21 @@ def test_sampling_outside_reads_the_fill_value_or_the_edge():
     edge = sample_affine(data, to_input=far, shape=(1, 3, 4), fill=None)
     assert torch.equal(filled, torch.full((1, 3, 4), -5.0))
     assert torch.allclose(edge[0], data[1], atol=1e-5)
+
+
+def test_a_probability_at_the_threshold_is_not_in_the_mask():
+    transform = plan_grid(Geometry((4, 5, 6), np.eye(4)), Grid((1.0, 1.0, 1.0)))
+    probability = torch.full((4, 5, 6), 0.5)
+    probability[0, 0, 0] = probability[3, 4, 5] = 0.51
+    assert np.argwhere(transform.restore(probability)).tolist() == [[0, 0, 0], [3, 4, 5]]
+
+
+def test_a_sheared_scan_of_several_slabs_is_restored_without_seams():
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[1, 2] = 0.4
+    transform = plan_grid(Geometry((230, 260, 90), affine), Grid((3.0, 3.0, 3.0)))
+    index = np.argwhere(np.ones(transform.target.shape))
+    height = transform.target.to_world(index)[:, 2].reshape(transform.target.shape)
+    mask = transform.restore(torch.from_numpy(0.5 + (height - 91.0) / 500.0).float())
+    # world height of a scan voxel is 2 k here, and 91 lies between two slices
+    assert np.array_equal(mask, np.broadcast_to(2 * np.arange(90) > 91, mask.shape))

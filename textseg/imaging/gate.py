@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MAX_NON_FINITE_SHARE = 0.10
-_PLAUSIBLE_SPACING_MM = (1e-3, 1e3)
+_PLAUSIBLE_SPACING_MM = (0.01, 200.0)
+_LARGEST_EXTENT_MM = 5000.0
 _SILENT_ANGLE_DEGREES = 0.1
 _SILENT_SHIFT_MM = 0.1
 _CHUNK = 1 << 22
@@ -193,6 +194,18 @@ def check_spacing(spacing_mm: Sequence[float], *, path: Path | None) -> None:
         shown = " x ".join(f"{step:g}" for step in spacing_mm)
         raise InputError(
             f"has an impossible voxel size ({shown} mm);",
+            code="E313",
+            path=path,
+            remedy="correct the spacing in its header (millimetres), or export it again.",
+        )
+
+
+def check_extent(affine: affines.Affine, shape: Sequence[int], *, path: Path | None) -> None:
+    """Refuse fields of view that no scanner has; their working grid would not fit in memory."""
+    extent = max(step * size for step, size in zip(affines.spacing_mm(affine), shape, strict=True))
+    if extent > _LARGEST_EXTENT_MM:
+        raise InputError(
+            f"would be {extent / 1000:.3g} m long;",
             code="E313",
             path=path,
             remedy="correct the spacing in its header (millimetres), or export it again.",

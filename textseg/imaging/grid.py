@@ -81,7 +81,7 @@ class GridTransform:
         if box is None:
             return mask
         if self.sheared:
-            _restore_sheared(self, probability, level=level, out=mask)
+            _restore_sheared(self, probability, level=level, box=box, out=mask)
         else:
             _restore_separable(self, probability, level=level, box=box, out=storage)
         return mask
@@ -299,18 +299,43 @@ def _resample_sheared(data: Tensor, transform: GridTransform) -> Tensor:
 
 
 def _restore_sheared(
-    transform: GridTransform, probability: Tensor, *, level: float, out: Mask
+    transform: GridTransform,
+    probability: Tensor,
+    *,
+    level: float,
+    box: tuple[slice, slice, slice],
+    out: Mask,
 ) -> None:
     """Write the mask into ``out`` (X0 Y0 Z0), slab by slab along Z0, through the full affine."""
     values = probability.to(torch.float32)
     to_working = np.linalg.inv(transform.target.affine) @ transform.source.affine
-    x, y, z = transform.source.shape
-    depth = max(1, _SLAB_VOXELS // (x * y))
-    for start in range(0, z, depth):
-        stop = min(z, start + depth)
-        shift = np.eye(4)
-        shift[2, 3] = start
+    x, y, z = _reached(transform, box)
+    depth = max(1, _SLAB_VOXELS // ((x.stop - x.start) * (y.stop - y.start)))
+    for start in range(z.start, z.stop, depth):
+        planes = slice(start, min(z.stop, start + depth))
+        corner = np.eye(4)
+        corner[:3, 3] = (x.start, y.start, start)
         slab = sample_affine(
-            values, to_input=to_working @ shift, shape=(x, y, stop - start), fill=None
+            values,
+            to_input=to_working @ corner,
+            shape=(x.stop - x.start, y.stop - y.start, planes.stop - start),
+            fill=None,
         )
-        out[:, :, start:stop] = (slab > level).cpu().numpy()
+        out[x, y, planes] = (slab > level).cpu().numpy()
+
+
+def _reached(
+    transform: GridTransform, box: tuple[slice, slice, slice]
+) -> tuple[slice, slice, slice]:
+    """The scan voxels that can have a working voxel of the box as a neighbour."""
+    # a box at the wall of the working grid also colours everything beyond the wall
+    edges = [
+        (part.start - 1 if part.start > 0 else -size, part.stop if part.stop < size else 2 * size)
+        for part, size in zip(box, transform.target.shape, strict=True)
+    ]
+    corners = transform.target.to_world(np.array(list(product(*edges)), dtype=np.float64))
+    voxels = transform.source.to_voxel(corners)
+    low = np.maximum(0, np.floor(voxels.min(axis=0))).astype(int)
+    high = np.minimum(transform.source.shape, np.ceil(voxels.max(axis=0)) + 1).astype(int)
+    x, y, z = (slice(int(a), max(int(a), int(b))) for a, b in zip(low, high, strict=True))
+    return x, y, z

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 
 _ROWS_PER_BLOCK = 64
+_SAMPLES_PER_BLOCK = 1_000_000
 
 
 def linear_weights(centres: FloatArray, num_input: int, *, width: float = 1.0) -> Tensor:
@@ -82,18 +83,36 @@ def sample_affine(
         fill: Value outside the input; None repeats the edge voxels.
     """
     offset = 0.0 if fill is None else fill
-    sizes = torch.tensor(data.shape, dtype=torch.float64)
-    axes = [torch.arange(size, dtype=torch.float64) for size in shape]
-    index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)  # X Y Z 3
+    shifted = (data - offset)[None, None]
+    steps, origin = _normalised_steps(to_input, data.shape)
+    axes = [
+        (torch.arange(size, dtype=torch.float64)[:, None] * step).to(data)
+        for size, step in zip(shape, steps, strict=True)
+    ]
+    first = axes[0] + origin.to(data)
+    plane = axes[1][:, None] + axes[2]  # Y Z 3
+    result = torch.empty(shape, dtype=data.dtype, device=data.device)
+    depth = max(1, _SAMPLES_PER_BLOCK // (shape[1] * shape[2]))
+    for start in range(0, shape[0], depth):
+        rows = slice(start, start + depth)
+        sampled = functional.grid_sample(
+            shifted,
+            (first[rows, None, None] + plane)[None],  # 1 X Y Z 3
+            mode="bilinear",
+            padding_mode="border" if fill is None else "zeros",
+            align_corners=False,
+        )
+        result[rows] = sampled[0, 0]
+    return result + offset
+
+
+def _normalised_steps(to_input: FloatArray, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """One row per output axis, and the origin, in the coordinates ``grid_sample`` wants.
+
+    Those run from -1 to 1 across the outer voxel edges, innermost axis first.
+    """
     matrix = torch.from_numpy(np.array(to_input, dtype=np.float64))
-    position = index @ matrix[:3, :3].mT + matrix[:3, 3]
-    # grid_sample wants -1..1 across the voxel edges, innermost axis first
-    normalised = ((2.0 * position + 1.0) / sizes - 1.0).flip(-1).to(data)
-    sampled = functional.grid_sample(
-        (data - offset)[None, None],
-        normalised[None],
-        mode="bilinear",
-        padding_mode="border" if fill is None else "zeros",
-        align_corners=False,
-    )
-    return sampled[0, 0] + offset  # X Y Z
+    extents = torch.tensor(tuple(sizes), dtype=torch.float64)
+    steps = (2.0 * matrix[:3, :3] / extents[:, None]).mT
+    origin = (2.0 * matrix[:3, 3] + 1.0) / extents - 1.0
+    return steps.flip(-1), origin.flip(-1)

@@ -167,7 +167,8 @@ class PromptedSegmenter(nn.Module):
         for head, skip in zip(self.prompt_heads, features.maps[1:-1], strict=True):
             kernels = head(query).unflatten(1, (self.config.prompt_maps, skip.shape[1]))
             extras.append(torch.einsum("bcxyz,bmc->bmxyz", skip, kernels.to(skip.dtype)))
-        return self.pixel_decoder(features.maps, extras)[0]
+        decoded: list[Tensor] = self.pixel_decoder(features.maps, extras)
+        return decoded[0]
 
 
 def mask_logits(features: Tensor, vectors: Tensor) -> Tensor:

@@ -21,9 +21,7 @@ class UpStage(nn.Module):
         super().__init__()
         self.up = nn.ConvTranspose3d(coarse, skip, 2, stride=2)
         widths = [2 * skip + extra] + [outputs] * blocks
-        self.blocks = nn.Sequential(
-            *(ConvBlock(a, b, norm=norm) for a, b in pairwise(widths))
-        )
+        self.blocks = nn.Sequential(*(ConvBlock(a, b, norm=norm) for a, b in pairwise(widths)))
 
     def forward(self, coarse: Tensor, skip: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map at the skip's resolution; ``extra`` maps join before the convolutions."""

@@ -25,11 +25,11 @@ class TokenPool(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Tokens ``B N E`` and their position code ``N E``, for N places of the coarsest map."""
-        grid = maps[-1].shape[2:]
+        x, y, z = maps[-1].shape[2:]
+        grid = (int(x), int(y), int(z))
         pooled = torch.cat([functional.adaptive_avg_pool3d(m, grid) for m in maps], dim=1)
         tokens = self.project(rearrange(pooled, "b c x y z -> b (x y z) c"))
-        shape = (int(grid[0]), int(grid[1]), int(grid[2]))
-        return tokens, sine_position_code(shape, tokens.shape[-1], tokens)
+        return tokens, sine_position_code(grid, tokens.shape[-1], tokens)
 
 
 class CrossAttentionLayer(nn.Module):

@@ -61,13 +61,13 @@ class TextEncoder(nn.Module):
         mean = summed / lengths.to(device).sqrt()[:, None]
         return functional.normalize(self.perceptron(mean), dim=-1)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors ``K E`` in float32, without gradient; ``0 E`` for no text."""
         if not texts:
             return torch.zeros(0, self.config.features)
         vectors: Tensor = self(texts)
-        return vectors.float().clone()
+        return vectors.float()
 
 
 @lru_cache(maxsize=65536)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,6 +24,7 @@ WEIGHTS_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
 _TEXT_PREFIX = "text_encoder."
 _NETWORK_PREFIX = "network."
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class Domain(BaseModel):
@@ -123,7 +124,7 @@ def read_model_manifest(folder: Path) -> ModelManifest:
     path = folder / MANIFEST_FILE
     try:
         return ModelManifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # a ValidationError and bad UTF-8 are ValueErrors
         raise ModelError(f"the model manifest cannot be read: {error}", path=path) from error
 
 
@@ -165,7 +166,7 @@ def load_model(name_or_path: str | Path) -> tuple[PromptedSegmenter, TextEncoder
     if manifest.network is None:
         raise ModelError("this is a text encoder alone; it cannot segment.", path=folder)
     weights = load_weights(folder)
-    network = PromptedSegmenter(NetworkConfig.model_validate(manifest.network))
+    network = PromptedSegmenter(_config(NetworkConfig, manifest.network, folder))
     _fill(network, weights.network, folder)
     return network.eval(), _encoder(manifest, weights, folder), manifest
 
@@ -187,11 +188,10 @@ def save_model(
 
     The weights are written first and the manifest, which names their checksum, last.
     """
-    import torch
     from safetensors.torch import save_file
 
     tensors = {
-        prefix + name: tensor.detach().cpu().to(torch.float16).contiguous()
+        prefix + name: _halved(tensor.detach().cpu()).contiguous()
         for prefix, module in ((_NETWORK_PREFIX, network), (_TEXT_PREFIX, encoder))
         if module is not None
         for name, tensor in module.state_dict().items()
@@ -211,9 +211,18 @@ def save_model(
 def _encoder(manifest: ModelManifest, weights: Weights, folder: Path) -> TextEncoder:
     from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
 
-    encoder = TextEncoder(TextEncoderConfig.model_validate(manifest.text_encoder))
+    encoder = TextEncoder(_config(TextEncoderConfig, manifest.text_encoder, folder))
     _fill(encoder, weights.text_encoder, folder)
     return encoder.eval()
+
+
+def _config(kind: type[Config], values: dict[str, object], folder: Path) -> Config:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ModelError(
+            f"the manifest describes no network of this version: {error}", path=folder
+        ) from error
 
 
 def _fill(module: object, tensors: dict[str, Tensor], folder: Path) -> None:
@@ -225,6 +234,10 @@ def _fill(module: object, tensors: dict[str, Tensor], folder: Path) -> None:
             code="E402",
             path=folder,
         ) from error
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

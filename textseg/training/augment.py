@@ -173,7 +173,7 @@ def thicken(image: Tensor, factor: float, generator: Generator) -> Tensor:
     size = list(image.shape[1:])
     coarse = list(size)
     coarse[axis] = max(2, round(size[axis] / factor))
-    thick = functional.adaptive_avg_pool3d(image[None], coarse)
+    thick = functional.adaptive_avg_pool3d(image[None], (coarse[0], coarse[1], coarse[2]))
     return functional.interpolate(thick, size=size, mode="trilinear", align_corners=False)[0]
 
 

@@ -1,16 +1,22 @@
-"""``textseg fit`` and ``textseg pretrain``: LightningCLI over YAML configurations."""
+"""``textseg fit``, ``pretrain`` and ``export``: LightningCLI over YAML configurations."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 
+from textseg.datasets import load_cases
 from textseg.errors import ModelError
+from textseg.knowledge import load_tree
+from textseg.network.weights import ModelManifest, load_encoder
 from textseg.training.checkpoint import LAST
-from textseg.training.datamodule import MixtureDataModule
+from textseg.training.datamodule import MixtureDataModule, domain_space, training_cases
+from textseg.training.export import export_model
 from textseg.training.pretrain_task import PretrainTask, TreeTexts
 from textseg.training.segmentation_task import SegmentationTask
 
@@ -33,14 +39,17 @@ def pretrain(arguments: Sequence[str]) -> LightningCLI:
 
 
 def _run(task: type, datamodule: type, arguments: Sequence[str]) -> LightningCLI:
-    return LightningCLI(
-        task,
-        datamodule,
-        args=["fit", *resume_arguments(arguments)],
-        save_config_callback=KeepConfig,
-        auto_configure_optimizers=False,
-        trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
-    )
+    with warnings.catch_warnings():
+        # it warns whenever the process has words of its own, which here are the same words
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+        return LightningCLI(
+            task,
+            datamodule,
+            args=["fit", *resume_arguments(arguments)],
+            save_config_callback=KeepConfig,
+            auto_configure_optimizers=False,
+            trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
+        )
 
 
 def resume_arguments(arguments: Sequence[str]) -> list[str]:
@@ -64,3 +73,64 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
         )
     result[place : place + 2] = [f"--ckpt_path={checkpoint}"]
     return result
+
+
+def export(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    config: Path,
+    cases: Path | None = None,
+    omit: Sequence[str] = (),
+    **about: str,
+) -> ModelManifest:
+    """Turns a checkpoint into a model folder.
+
+    Args:
+        checkpoint: What ``fit`` wrote.
+        folder: Where to.
+        config: The configuration of that run, as given or as kept beside its log.
+        cases: Case list to use in place of the configuration's.
+        omit: Concepts that the model shall not offer.
+        about: ``name``, ``version`` and ``licence`` of the model.
+
+    Raises:
+        ModelError: A file is missing (E405), or the checkpoint is of another network (E402).
+    """
+    for path in (checkpoint, config):
+        if not path.is_file():
+            raise ModelError("there is no such file.", code="E405", path=path)
+    run = _instantiated(config, cases)
+    listed, tree = load_cases(run.datamodule.cases_path), load_tree()
+    # which concepts a domain holds follows from the case list; no scan needs to be read
+    run.datamodule.spaces = [
+        domain_space(domain, training_cases(domain, listed), tree)
+        for domain in run.datamodule.domains
+    ]
+    return export_model(
+        checkpoint,
+        folder,
+        network=run.model.network.config,
+        datamodule=run.datamodule,
+        encoder=load_encoder(run.datamodule.encoder),
+        omit=omit,
+        **about,
+    )
+
+
+def _instantiated(config: Path, cases: Path | None) -> LightningCLI:
+    """Task and data module of a run, without its trainer's devices, logs and callbacks."""
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    data = {**settings["data"], **({"cases": str(cases)} if cases else {})}
+    # the checkpoint holds the weights, whatever training started from
+    model = {key: value for key, value in settings["model"].items() if key != "init_from"}
+    return LightningCLI(
+        SegmentationTask,
+        MixtureDataModule,
+        args={"model": model, "data": data},
+        run=False,
+        save_config_callback=None,
+        auto_configure_optimizers=False,
+        seed_everything_default=False,
+        trainer_defaults={"accelerator": "cpu", "logger": False, "enable_checkpointing": False},
+    )

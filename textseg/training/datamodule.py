@@ -35,7 +35,7 @@ class MixtureDataModule(lightning.LightningDataModule):
     Args:
         cases: JSON case list; see ``textseg.datasets.load_cases``.
         domains: The mixture.
-        encoder: Folder of a model, or a text encoder file, whose text encoder makes the queries.
+        encoder: Name or folder of a model whose text encoder makes the queries.
         steps: Batches per epoch; a checkpoint may resume at any epoch.
         seed: Seed of every random choice.
         workers: Processes that prepare batches.
@@ -72,15 +72,15 @@ class MixtureDataModule(lightning.LightningDataModule):
             space = domain_space(domain, mine, tree)
             unions = union_concepts(space)
             concepts = [*space.concepts, *unions]
-            modalities = {domain.modality} | ({"mr"} if domain.random_contrast else set())
-            queries = {
+            queries: dict[str, Tensor] = {
                 modality: build_queries([tree[c] for c in concepts], encoder, modality=modality)
-                for modality in modalities
+                for modality in domain.modalities
             }
-            self.validation += [
+            scored = [
                 load_validation_case(case, space, domain=index, spacing_mm=domain.spacing_mm)
                 for case in validation_cases(domain, cases)
             ]
+            self.validation += [case for case in scored if case.values]
             self.spaces.append(space)
             self.prompts.append(DomainPrompts(queries, membership(space, unions)))
             self._samplers.append(
@@ -179,12 +179,16 @@ def membership(space: LabelSpace, unions: Sequence[str]) -> Tensor:
 
 
 def side_swap(space: LabelSpace) -> Tensor:
-    """Label of the same structure on the other side, background included."""
+    """Label of the same structure on the other side, background included.
+
+    A sided structure without a counterpart in the space has no label in a mirrored image: IGNORE.
+    """
     swap = torch.arange(len(space.concepts) + 1)
     for concept, place in space.index.items():
-        other = space.tree.counterpart(concept)
-        if other in space.index:
-            swap[place + 1] = space.index[other] + 1
+        if space.tree[concept].side is None:
+            continue
+        other = space.index.get(space.tree.counterpart(concept) or "")
+        swap[place + 1] = IGNORE if other is None else other + 1
     return swap
 
 
@@ -197,12 +201,12 @@ def load_case(case: Case, space: LabelSpace, *, with_body: bool) -> TrainingCase
     assert case.label is not None
     raw, spacing = read_ras(case.label)
     values = space.values(case)
-    table = torch.zeros(int(raw.max()) + 1, dtype=torch.int16)
+    highest = max(int(raw.max()), *case.labels, *case.unnamed)
+    table = torch.zeros(highest + 1, dtype=torch.int16)
     for value in case.labels:
         table[value] = IGNORE
     for offset, value in enumerate(case.unnamed, start=1):
-        if value < len(table):
-            table[value] = len(space.concepts) + offset
+        table[value] = len(space.concepts) + offset
     by_size = sorted(values.items(), key=lambda item: -len(item[1]))
     for concept, members in by_size:
         for value in members:

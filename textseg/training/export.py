@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from textseg import __version__
 from textseg.errors import ModelError
 from textseg.network.model import NetworkConfig, PromptedSegmenter
-from textseg.network.text_encoder import TextEncoder
+from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
 from textseg.network.weights import Domain, ModelManifest, save_model
 from textseg.training.checkpoint import read_checkpoint
 from textseg.training.datamodule import MixtureDataModule
-
-_PREFIX = "network."
 
 
 def export_model(
@@ -44,24 +45,16 @@ def export_model(
     Raises:
         ModelError: The checkpoint is of another network.
     """
-    state: dict[str, Any] = read_checkpoint(checkpoint)["state_dict"]
-    tensors = {k[len(_PREFIX) :]: v for k, v in state.items() if k.startswith(_PREFIX)}
     model = PromptedSegmenter(network)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ModelError(
-            f"the checkpoint is of another network: {error}", code="E402", path=checkpoint
-        ) from error
+    _fill(model, checkpoint, prefix="network.")
     domains = []
     for config, space in zip(datamodule.domains, datamodule.spaces, strict=True):
-        modalities = dict.fromkeys([config.modality, *(["mr"] if config.random_contrast else [])])
         domains.append(
             Domain(
                 name=config.name,
                 spacing_mm=(config.spacing_mm,) * 3,
                 window=config.window,
-                modalities=tuple(modalities),
+                modalities=config.modalities,
                 concepts=tuple(c for c in space.concepts if c not in omit),
             )
         )
@@ -75,3 +68,35 @@ def export_model(
         domains=tuple(domains),
     )
     return save_model(folder, model, encoder, manifest=manifest)
+
+
+def export_encoder(checkpoint: Path, folder: Path, *, config: TextEncoderConfig) -> ModelManifest:
+    """Writes the text encoder of a ``textseg pretrain`` checkpoint as a model folder of its own.
+
+    Raises:
+        ModelError: The checkpoint is of another encoder.
+    """
+    encoder = TextEncoder(config)
+    _fill(encoder, checkpoint, prefix="encoder.")
+    manifest = ModelManifest(
+        name=folder.name,
+        version=__version__,
+        licence="Apache-2.0",
+        sha256="",
+        network=None,
+        text_encoder=config.model_dump(mode="json"),
+        domains=(),
+    )
+    return save_model(folder, None, encoder, manifest=manifest)
+
+
+def _fill(module: nn.Module, checkpoint: Path, *, prefix: str) -> None:
+    """Loads the part of a checkpoint whose names start with the prefix."""
+    state: dict[str, Any] = read_checkpoint(checkpoint)["state_dict"]
+    tensors = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the checkpoint does not fit: {error}", code="E402", path=checkpoint
+        ) from error

@@ -70,6 +70,12 @@ class DomainConfig:
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Every modality its prompts may name: its own, and ``mr`` where CT looks like MR."""
+        mixed = self.modality == "ct" and self.random_contrast > 0
+        return (self.modality, "mr") if mixed else (self.modality,)
+
 
 @dataclass(frozen=True)
 class TrainingCase:
@@ -119,7 +125,7 @@ class DomainSampler:
         config: The domain.
         index: Its index in the mixture.
         concepts: Concept ids, in label order (label 1 is ``concepts[0]``).
-        swap: Label of the other side for each label, background included.
+        swap: Label of the other side for each label, background included; IGNORE where it has none.
         cases: The domain's cases.
     """
 
@@ -169,7 +175,7 @@ class DomainSampler:
         labels = torch.where(labels > len(self.concepts), 0, labels)
         if chance(self.config.mirror, generator):
             image, labels = image.flip(1), _swap_sides(labels.flip(0), self.swap)
-            known = case.known[self.swap[1:] - 1]
+            known = case.known[(self.swap[1:] - 1).clamp(min=0)] & (self.swap[1:] > 0)
         else:
             known = case.known
         return image.contiguous(), labels.contiguous(), known
@@ -224,7 +230,8 @@ class DomainSampler:
 
     def _paired(self, labels: Tensor) -> Tensor:
         """Labels with right-hand structures renamed to left-hand ones: pairs look alike."""
-        pair = torch.minimum(self.swap, torch.arange(len(self.swap)))
+        own = torch.arange(len(self.swap))
+        pair = torch.where(self.swap == IGNORE, own, torch.minimum(self.swap, own))
         return torch.where(labels < len(pair), pair[labels.clamp(max=len(pair) - 1)], labels)
 
     def _synthetic_torso(
@@ -257,7 +264,8 @@ def random_contrast(image: Tensor, labels: Tensor, classes: int, generator: Gene
 
 
 def _present_labels(labels: Tensor, count: int) -> list[int]:
-    return [int(v) for v in labels.unique() if 1 <= int(v) <= count]
+    held = torch.bincount(labels.flatten().clamp(min=0), minlength=count + 1)
+    return [label for label in range(1, count + 1) if held[label]]
 
 
 def _swap_sides(labels: Tensor, swap: Tensor) -> Tensor:

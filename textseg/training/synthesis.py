@@ -127,10 +127,10 @@ def synthesise_ct(
     image = unlabelled_body(labels, distances, generator)
     means = torch.zeros(len(priors) + 1)
     textures = torch.zeros(len(priors) + 1)
-    for index, prior in enumerate(priors, start=1):
+    for number, prior in enumerate(priors, start=1):
         gain = phase * uniform(0.3, 1.0, generator) * prior.enhancement
-        means[index] = uniform(prior.low, prior.high, generator) + gain
-        textures[index] = prior.texture * uniform(0.3, 1.2, generator)
+        means[number] = uniform(prior.low, prior.high, generator) + gain
+        textures[number] = prior.texture * uniform(0.3, 1.2, generator)
     index = labels.long()
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
     grain = 0.6 * torch.randn(shape, generator=generator)

@@ -126,6 +126,7 @@ def _read_file(path: Path, request: Request) -> Decoded:
 def _accepted(decoded: Decoded, modality: AnyModality) -> Volume:
     """The decoded scan after its voxels passed the gate, with its modality settled."""
     source = decoded.source
+    gate.check_extent(decoded.affine, decoded.data.shape, path=source.path)
     data, notes = gate.check_voxels(decoded.data, path=source.path)
     chosen, reason = _settle_modality(decoded, modality)
     if chosen == "ct" and not looks_like_hounsfield(data):

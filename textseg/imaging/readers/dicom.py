@@ -320,7 +320,7 @@ def _pixels(one: _Slice) -> npt.NDArray[np.float32]:
     except Exception as error:
         if _is_compressed(syntax):
             raise ModelError(
-                f"its pixels are compressed ({syntax.name}) and cannot be decoded here;",
+                f"its pixels are compressed ({_name(syntax)}) and cannot be decoded here;",
                 code="E403",
                 path=one.path,
                 remedy="install pylibjpeg with its codecs, or decompress the series first.",
@@ -337,6 +337,10 @@ def _is_compressed(syntax: Any) -> bool:
         return bool(syntax.is_compressed)
     except (AttributeError, ValueError):
         return False
+
+
+def _name(syntax: Any) -> str:
+    return str(getattr(syntax, "name", syntax))
 
 
 def _broken(

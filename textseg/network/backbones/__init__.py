@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from textseg.network.backbones.base import Backbone
 from textseg.network.backbones.unet import UNetBackbone
@@ -32,13 +32,22 @@ class BackboneConfig(BaseModel):
     blocks: tuple[int, ...] = (1, 2, 2, 2, 2)
     norm: NormName = "group"
 
+    @model_validator(mode="after")
+    def _one_count_per_width(self) -> BackboneConfig:
+        if len(self.blocks) != len(self.channels) or len(self.channels) < 3:
+            raise ValueError(
+                f"channels {self.channels} and blocks {self.blocks} must be of one length, "
+                "three stages or more"
+            )
+        return self
+
 
 def make_backbone(config: BackboneConfig) -> Backbone:
     """The backbone a configuration describes, with fresh weights."""
     if config.kind == "swin":
         from textseg.network.backbones.swin import SwinBackbone
 
-        return SwinBackbone(config.in_channels, config.channels, depths=config.blocks[1:])
+        return SwinBackbone(config.in_channels, config.channels, depths=config.blocks[2:])
     return UNetBackbone(
         config.in_channels,
         config.channels,

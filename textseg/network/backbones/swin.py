@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from textseg.errors import ModelError
 from textseg.network.backbones.base import Backbone
@@ -18,11 +19,12 @@ class SwinBackbone(Backbone):
     Args:
         in_channels: Channels of the volume.
         channels: Width of each stage, fine to coarse. The first belongs to a convolution at full
-            resolution; from the second on each must be twice the one before.
+            resolution; from the second on each must be twice the one before. Three to six.
         depths: Transformer blocks of each strided stage but the first, which embeds patches.
+        window: Side of the attention windows, in tokens.
 
     Raises:
-        ModelError: The widths do not double, or MONAI is not installed.
+        ModelError: The widths do not double or are too many, or MONAI is not installed.
     """
 
     def __init__(
@@ -30,9 +32,10 @@ class SwinBackbone(Backbone):
     ) -> None:
         super().__init__()
         swin = channels[1:]
-        if any(b != 2 * a for a, b in pairwise(swin)):
+        if any(b != 2 * a for a, b in pairwise(swin)) or not 3 <= len(channels) <= 6:
             raise ModelError(
-                f"Swin widths must double from the second on, got {list(channels)}.",
+                f"Swin takes three to six widths that double from the second on, "
+                f"got {list(channels)}.",
                 remedy="Use for example 16, 24, 48, 96, 192.",
             )
         try:
@@ -47,7 +50,7 @@ class SwinBackbone(Backbone):
         self.strides = tuple(2**level for level in range(len(channels)))
         self.full = ConvBlock(in_channels, channels[0], norm="instance")
         stages = len(swin) - 1
-        self.transformer: nn.Module = SwinTransformer(
+        self.transformer: Any = SwinTransformer(
             in_chans=in_channels,
             embed_dim=swin[0],
             window_size=(window,) * 3,
@@ -60,5 +63,11 @@ class SwinBackbone(Backbone):
 
     def forward(self, volume: Tensor) -> list[Tensor]:
         """Maps of every stage, fine to coarse."""
-        coarse = self.transformer(volume, normalize=True)
-        return [self.full(volume), *coarse[: len(self.channels) - 1]]
+        # the transformer's own forward insists on four stages
+        tokens = self.transformer.pos_drop(self.transformer.patch_embed(volume))
+        maps = [self.full(volume), self.transformer.proj_out(tokens, normalize=True)]
+        for level in range(1, len(self.channels) - 1):
+            stage = getattr(self.transformer, f"layers{level}")[0]
+            tokens = stage(tokens.contiguous())
+            maps.append(self.transformer.proj_out(tokens, normalize=True))
+        return maps

@@ -1,0 +1,153 @@
+"""The parts of the documentation that are computed; run as a program, it writes them anew.
+
+``make docs`` runs it: the command reference comes from the command line itself, and the outputs
+stored in the notebooks come from running them. ``test_docs.py`` compares both with what is stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+REFERENCE = CHECKOUT / "docs" / "commands.md"
+NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *CHECKOUT.glob("docs/*.md")]
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page, with the line of the page its text starts on."""
+
+    language: str
+    line: int
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a Markdown page, in order."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(match[1], text.count("\n", 0, match.start(2)) + 1, match[2])
+        for match in _FENCE.finditer(text)
+    ]
+
+
+def shell_lines(block: Block) -> list[str]:
+    """The commands of a shell block, without prompts, comments and line continuations."""
+    joined = block.text.replace("\\\n", " ")
+    lines = (line.strip().removeprefix("$ ") for line in joined.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """A notebook as the JSON it is."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells that can be run."""
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def run_cells(notebook: dict[str, Any], *, name: str) -> list[str]:
+    """What each code cell prints, all run in one namespace."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    printed = []
+    for cell in code_cells(notebook):
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(compile("".join(cell["source"]), name, "exec"), namespace)
+        printed.append(output.getvalue())
+    return printed
+
+
+def stored_output(cell: dict[str, Any]) -> str:
+    """The text a code cell was last seen to print."""
+    return "".join(line for output in cell["outputs"] for line in output["text"])
+
+
+def with_outputs(path: Path) -> str:
+    """The notebook's text with the outputs that running it gives."""
+    notebook = read_notebook(path)
+    printed = run_cells(notebook, name=path.name)
+    for number, (cell, text) in enumerate(zip(code_cells(notebook), printed, strict=True), start=1):
+        stream = {"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)}
+        cell["execution_count"] = number
+        cell["outputs"] = [stream] if text else []
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def command_reference() -> str:
+    """Every command with its arguments and options, as a page."""
+    import typer.main
+
+    from textseg.cli import app
+
+    root = typer.main.get_command(app)
+    sections = "\n".join(_section(words, command) for words, command in commands(root))
+    return f"# Commands\n\nWritten by `make docs` from the command line itself.\n\n{sections}"
+
+
+def commands(command: Any, words: tuple[str, ...] = ("textseg",)) -> Iterator[tuple[str, Any]]:
+    """A command and all below it, with the words that call each."""
+    yield " ".join(words), command
+    for name, child in getattr(command, "commands", {}).items():
+        if not child.hidden:
+            yield from commands(child, (*words, name))
+
+
+def _section(words: str, command: Any) -> str:
+    callback = command.callback
+    hints = get_type_hints(callback, include_extras=True) if callback else {}
+    shown = [p for p in command.params if not getattr(p, "hidden", False) and p.name in hints]
+    rows = [_row(parameter, _choices(hints[parameter.name])) for parameter in shown]
+    table = ["| | |", "|---|---|", *rows] if rows else []
+    prose = [_paragraphs(text) for text in (command.help, command.epilog) if text]
+    return "\n\n".join([f"## `{words}`", *prose, "\n".join(table)]).rstrip() + "\n"
+
+
+def _row(parameter: Any, choices: list[str]) -> str:
+    words = [*parameter.opts, *parameter.secondary_opts]
+    if parameter.param_type_name == "argument":
+        words = [parameter.metavar or parameter.name.upper()]
+    elif parameter.metavar:
+        words[-1] += f" {parameter.metavar}"
+    sentences = [_paragraphs(parameter.help)]
+    if choices:
+        sentences.append(f"One of {', '.join(f'`{choice}`' for choice in choices)}.")
+    if isinstance(parameter.default, str | float) and not isinstance(parameter.default, bool):
+        sentences.append(f"Default: `{parameter.default}`.")
+    name = ", ".join(f"`{word}`" for word in words)
+    return f"| {name} | {' '.join(sentences)} |"
+
+
+def _choices(hint: Any) -> list[str]:
+    """The words of a ``Literal``, also inside ``Annotated`` or an optional."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    inner = [argument for argument in get_args(hint) if get_origin(argument) is Literal]
+    return _choices(inner[0]) if inner else []
+
+
+def _paragraphs(text: str | None) -> str:
+    """Help text with single line breaks joined, as Markdown that may stand in a table."""
+    paragraphs = re.split(r"\n\s*\n", text or "")
+    joined = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).strip()
+    return joined.replace("<", "&lt;").replace("|", "\\|")
+
+
+def main() -> None:
+    """Writes every computed part anew."""
+    REFERENCE.write_text(command_reference(), encoding="utf-8")
+    for path in NOTEBOOKS:
+        path.write_text(with_outputs(path), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The prompted network: one encoding, any prompts, each answered by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes import TINY_QUERY, noise, tiny_network, tiny_segmenter
+
+from textseg.network.backbones import BackboneConfig
+from textseg.network.layers import sine_position_code
+from textseg.network.model import mask_logits
+
+SIZE = (16, 24, 32)
+CONFIGS = {
+    "late": tiny_network("late"),
+    "late, heavy last stage": tiny_network(
+        "late", light_full_resolution=False, decoder_blocks=2, norm="instance"
+    ),
+    "multiscale": tiny_network("multiscale"),
+    "multiscale, four stages": tiny_network(
+        "multiscale",
+        backbone=BackboneConfig(kind="residual_unet", channels=(4, 6, 8, 8), blocks=(1, 1, 1, 1)),
+        light_full_resolution=False,
+    ),
+}
+# float32 sums over a few hundred terms whose order depends on the batch
+SAME = {"atol": 1e-5, "rtol": 1e-4}
+
+
+@pytest.fixture(params=CONFIGS, name="network")
+def _network(request):
+    return tiny_segmenter(CONFIGS[request.param])
+
+
+@pytest.fixture(name="queries")
+def _queries():
+    return noise(1, 5, TINY_QUERY, seed=3)
+
+
+def answers(network, volume, queries):
+    with torch.no_grad():
+        return network.decode(network.encode(volume), queries)
+
+
+def test_every_prompt_gets_a_mask_and_a_presence(network, queries):
+    volume = noise(2, 1, *SIZE)
+    decoded = answers(network, volume, queries.expand(2, -1, -1))
+    assert decoded.logits.shape == (2, 5, *SIZE)
+    assert decoded.presence.shape == (2, 5)
+    assert torch.isfinite(decoded.logits).all()
+    assert torch.isfinite(decoded.presence).all()
+
+
+def test_a_prompt_is_answered_alike_alone_and_among_others_in_any_order(network, queries):
+    volume = noise(1, 1, *SIZE)
+    together = answers(network, volume, queries)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    shuffled = answers(network, volume, queries[:, order])
+    torch.testing.assert_close(shuffled.logits, together.logits[:, order], **SAME)
+    torch.testing.assert_close(shuffled.presence, together.presence[:, order], **SAME)
+    for k in range(5):
+        alone = answers(network, volume, queries[:, k : k + 1])
+        torch.testing.assert_close(alone.logits, together.logits[:, k : k + 1], **SAME)
+        torch.testing.assert_close(alone.presence, together.presence[:, k : k + 1], **SAME)
+
+
+def test_one_encoding_serves_several_decodings(network, queries):
+    volume = noise(1, 1, *SIZE)
+    with torch.no_grad():
+        features = network.encode(volume)
+        before = [m.clone() for m in features.maps]
+        first = network.decode(features, queries)
+        other = network.decode(features, queries + 1)
+        again = network.decode(features, queries)
+    torch.testing.assert_close(first.logits, again.logits, rtol=0, atol=0)
+    assert not torch.allclose(first.logits, other.logits)
+    for old, now in zip(before, features.maps, strict=True):
+        assert torch.equal(old, now)  # an in-place activation would spoil what prompts share
+
+
+def test_volumes_of_a_batch_do_not_mix(network, queries):
+    volumes = noise(2, 1, *SIZE, seed=5)
+    both = answers(network, volumes, torch.cat([queries, -queries]))
+    for b, asked in enumerate((queries, -queries)):
+        alone = answers(network, volumes[b : b + 1], asked)
+        torch.testing.assert_close(both.logits[b : b + 1], alone.logits, **SAME)
+        torch.testing.assert_close(both.presence[b : b + 1], alone.presence, **SAME)
+
+
+def test_the_text_matters(network):
+    volume = noise(1, 1, *SIZE)
+    one, other = answers(network, volume, noise(1, 2, TINY_QUERY, seed=8)).logits[0]
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_the_image_matters(network, queries):
+    volume = noise(1, 1, *SIZE)
+    moved = answers(network, volume.flip(2), queries).logits
+    assert (answers(network, volume, queries).logits - moved).abs().max() > 1e-3
+
+
+def test_gradient_reaches_every_parameter(network, queries):
+    decoded = network.decode(network.encode(noise(1, 1, *SIZE)), queries)
+    (decoded.logits * noise(*decoded.logits.shape, seed=4)).sum().backward(retain_graph=True)
+    decoded.presence.sum().backward()
+    dead = {n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()}
+    if network.config.fusion == "late":
+        level_1 = {n for n in dead if n.startswith("mask_heads.1.")}  # trained by a loss of its own
+        assert len(level_1) == 4
+        dead -= level_1
+    assert dead == set()
+
+
+def test_the_half_resolution_mask_of_late_fusion_is_trainable(queries):
+    network = tiny_segmenter(CONFIGS["late"])
+    features = network.encode(noise(1, 1, *SIZE))
+    vectors = network.mask_vectors(network.refine(features, queries), level=1)
+    logits = mask_logits(features.decoded[1], vectors)
+    assert logits.shape == (1, 5, *(size // 2 for size in SIZE))
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.mask_heads[1].parameters())
+
+
+@pytest.mark.parametrize("size", [(4, 4, 4), (8, 12, 20), (32, 4, 16)])
+def test_any_window_of_whole_granules_works(network, queries, size):
+    size = tuple(s * network.granularity // 4 for s in size)
+    decoded = answers(network, noise(1, 1, *size), queries)
+    assert decoded.logits.shape == (1, 5, *size)
+    assert torch.isfinite(decoded.logits).all()
+
+
+def test_mask_logits_are_dot_products_plus_bias():
+    features, vectors = noise(2, 3, 4, 5, 6), noise(2, 7, 4, seed=1)
+    logits = mask_logits(features, vectors)
+    b, k, place = 1, 4, (2, 3, 1)
+    by_hand = sum(features[(b, c, *place)] * vectors[b, k, c] for c in range(3)) + vectors[b, k, 3]
+    assert logits.shape == (2, 7, 4, 5, 6)
+    assert float(logits[(b, k, *place)]) == pytest.approx(float(by_hand), abs=1e-5)
+
+
+def test_the_position_code_tells_every_place_apart_and_keeps_axes_apart():
+    code = sine_position_code((2, 3, 5), 20, torch.zeros(())).view(2, 3, 5, 20)
+    flat = code.flatten(0, 2)
+    distances = torch.cdist(flat, flat) + torch.eye(len(flat)) * 9
+    assert distances.min() > 0.1
+    block = 20 // 6 * 2
+    assert torch.equal(code[0, 1, 2, :block], code[0, 2, 4, :block])  # depends on x alone
+    assert torch.equal(code[1, 2, 0, block : 2 * block], code[0, 2, 4, block : 2 * block])
+    assert not code[..., 3 * block :].any()
+
+
+def test_the_position_code_begins_alike_in_windows_of_any_size():
+    small = sine_position_code((2, 3, 2), 18, torch.zeros(())).view(2, 3, 2, 18)
+    large = sine_position_code((4, 3, 7), 18, torch.zeros(())).view(4, 3, 7, 18)
+    torch.testing.assert_close(small, large[:2, :, :2])

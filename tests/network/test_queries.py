@@ -1,0 +1,70 @@
+"""Queries: the text without its side, then switches for side and modality."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes import TINY_ENCODER, TINY_QUERY, tiny_encoder
+
+from textseg.knowledge import load_tree
+from textseg.network.queries import build_queries, query_features, strip_side, unsided_name
+
+E = TINY_ENCODER.features
+TREE = load_tree()
+
+
+def queries(*concepts, modality="ct"):
+    return build_queries([TREE[c] for c in concepts], tiny_encoder(), modality=modality)
+
+
+def test_a_query_is_text_then_three_side_and_four_modality_switches():
+    found = queries("liver", "kidney.left", "spleen")
+    assert found.shape == (3, TINY_QUERY) == (3, query_features(E)) == (3, E + 3 + 4)
+    assert found.dtype == torch.float32
+    assert found[:, E : E + 3].tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_left_and_right_differ_in_the_side_switch_alone():
+    left, right = queries("kidney.left", "kidney.right")
+    assert torch.equal(left[:E], right[:E])
+    assert left[E : E + 3].tolist() == [0, 1, 0]
+    assert right[E : E + 3].tolist() == [0, 0, 1]
+    assert torch.equal(left[E + 3 :], right[E + 3 :])
+
+
+@pytest.mark.parametrize(
+    ("modality", "switch"),
+    [(None, [1, 0, 0, 0]), ("ct", [0, 1, 0, 0]), ("mr", [0, 0, 1, 0]), ("pet", [0, 0, 0, 1])],
+)
+def test_modality_is_a_switch_and_leaves_the_rest_alone(modality, switch):
+    found = queries("liver", "kidney.right", modality=modality)
+    assert found[:, E + 3 :].tolist() == [switch, switch]
+    assert torch.equal(found[:, : E + 3], queries("liver", "kidney.right")[:, : E + 3])
+
+
+def test_text_vectors_are_scaled_to_entries_of_order_one():
+    assert float(queries("liver")[0, :E].norm()) == pytest.approx(E**0.5, rel=1e-5)
+
+
+def test_no_concept_is_no_query():
+    assert queries().shape == (0, TINY_QUERY)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "bare"),
+    [
+        ("left kidney", "left", "kidney"),
+        ("right hepatic vein", "left", "right hepatic vein"),
+        ("cleft of the left ear", "left", "cleft of the ear"),
+        ("liver", None, "liver"),
+    ],
+)
+def test_only_the_word_for_the_side_is_taken_out(name, side, bare):
+    assert strip_side(name, side) == bare
+
+
+def test_every_pair_of_the_tree_shares_one_text():
+    pairs = [(c, TREE.counterpart(c.id)) for c in TREE if c.side == "left"]
+    assert len(pairs) > 20
+    apart = [c.id for c, other in pairs if other and unsided_name(c) != unsided_name(TREE[other])]
+    assert apart == []

@@ -1,0 +1,145 @@
+"""The documentation does what it says: code runs, commands parse, links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+import documents
+import nibabel as nib
+import numpy as np
+import pytest
+import typer.main
+
+from textseg.cli import app
+from textseg.network.weights import list_models
+
+pages = pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.name)
+notebooks = pytest.mark.parametrize("path", documents.NOTEBOOKS, ids=lambda path: path.stem)
+
+WITH_CODE = [
+    page
+    for page in documents.PAGES
+    if any(block.language == "python" for block in documents.blocks(page))
+]
+COMMANDS = [
+    pytest.param(line, id=f"{page.name}:{block.line}:{line[:40]}")
+    for page in documents.PAGES
+    for block in documents.blocks(page)
+    if block.language in {"console", "bash"}
+    for line in documents.shell_lines(block)
+    if line.startswith("textseg ")
+]
+
+
+@pytest.fixture
+def scan_in_cwd(tmp_path, monkeypatch):
+    """A small CT-like phantom called ``scan.nii.gz``, where the examples look for it."""
+    x, y, z = np.ogrid[-1:1:37j, -1:1:29j, -1:1:23j]
+    body = (x / 0.9) ** 2 + (y / 0.8) ** 2 + 0 * z < 1
+    organ = (x - 0.35) ** 2 + y**2 + z**2 < 0.15
+    noise = np.random.default_rng(0).normal(0, 12, body.shape)
+    hounsfield = np.where(organ, 110.0, np.where(body, -20.0, -1000.0)) + noise
+    affine = np.diag([7.0, 7.0, 9.0, 1.0])
+    image = nib.Nifti1Image(hounsfield.astype(np.int16), affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, tmp_path / "scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+def test_python_blocks_run_in_order(page, scan_in_cwd):
+    namespace = {"__name__": "__main__"}
+    for block in documents.blocks(page):
+        if block.language == "python":
+            # Line breaks before the code make a traceback name the line of the page.
+            source = "\n" * (block.line - 1) + block.text
+            exec(compile(source, str(page), "exec"), namespace)
+    manifest = json.loads((scan_in_cwd / "out" / "textseg.json").read_text(encoding="utf-8"))
+    assert [prompt["prompt"] for prompt in manifest["prompts"]] == ["liver", "left kidney"]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_is_one_the_command_line_understands(line, scan_in_cwd):
+    (scan_in_cwd / "scans").mkdir()
+    name, *words = shlex.split(line)
+    command = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        name = words.pop(0)
+        command = command.commands[name]
+    assert name != "textseg"
+    assert command.make_context(name, words).command is command
+
+
+def test_there_are_commands_and_code_to_test():
+    assert len(COMMANDS) >= 10
+    assert {page.name for page in WITH_CODE} >= {"README.md", "index.md"}
+
+
+@pages
+def test_make_targets_that_are_mentioned_exist(page):
+    makefile = (documents.CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)[1].split())
+    mentioned = set(re.findall(r"(?:^|`)make ([a-z]+)", page.read_text("utf-8"), re.MULTILINE))
+    assert mentioned <= targets
+
+
+@pages
+def test_links_lead_to_files_and_headings_that_exist(page):
+    text = page.read_text(encoding="utf-8")
+    broken = [
+        link
+        for link in re.findall(r"\]\(([^)\s]+)\)", text)
+        if not re.match(r"https?:|mailto:", link) and not leads_somewhere(link, page)
+    ]
+    assert broken == []
+
+
+def leads_somewhere(link, page):
+    name, _, anchor = link.partition("#")
+    target = page.parent / name if name else page
+    if not target.exists():
+        return False
+    headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE) if anchor else []
+    slugs = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    return not anchor or anchor in slugs
+
+
+@pages
+def test_fenced_blocks_name_their_language(page):
+    unnamed = [block.line for block in documents.blocks(page) if not block.language]
+    assert unnamed == []
+
+
+def test_the_command_reference_is_what_make_docs_writes():
+    stored = documents.REFERENCE.read_text(encoding="utf-8")
+    assert stored == documents.command_reference(), "run `make docs`"
+
+
+def test_there_are_notebooks():
+    assert documents.NOTEBOOKS
+
+
+@notebooks
+def test_a_notebook_prints_what_it_is_stored_with(path):
+    notebook = documents.read_notebook(path)
+    printed = documents.run_cells(notebook, name=path.name)
+    stored = [documents.stored_output(cell) for cell in documents.code_cells(notebook)]
+    assert any(stored)
+    assert printed == stored, "run `make docs` and look at the difference"
+
+
+@notebooks
+def test_a_notebook_is_one_that_viewers_open(path):
+    notebook = documents.read_notebook(path)
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids)
+    assert {cell["cell_type"] for cell in notebook["cells"]} == {"markdown", "code"}
+
+
+def test_the_model_the_documentation_speaks_of_is_embedded():
+    assert "nano" in list_models()

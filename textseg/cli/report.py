@@ -1,0 +1,99 @@
+"""What came of a scan, for people: a table on stdout and a line on stderr for every caveat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from textseg.cli.terminal import cells, make_table, print_json, print_rich, say, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from textseg.cli.batch import Talk
+    from textseg.outputs.manifest import Manifest, PromptRecord
+    from textseg.outputs.segmentation import Segmentation
+
+
+class Explained(Protocol):
+    """Anything that carries the resolver's remarks."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Sentences for the user."""
+
+    @property
+    def suggestions(self) -> Sequence[str]:
+        """Prompts that would be accepted."""
+
+
+def note(explained: Explained) -> str:
+    """Remarks and suggestions as one text, nothing said twice."""
+    return _with_hints(" ".join(explained.warnings), explained.suggestions)
+
+
+def reason(record: PromptRecord) -> str:
+    """Why a prompt has no mask, and what to ask instead."""
+    return _with_hints(record.reason or " ".join(record.warnings), record.suggestions)
+
+
+def answered(
+    manifest: Manifest,
+    segmentation: Segmentation,
+    *,
+    name: str,
+    place: Path,
+    talk: Talk,
+) -> None:
+    """Reports a scan that was segmented just now."""
+    _warn_all(manifest, scan=f"{name}: " if talk.is_batch else "")
+    if talk.as_json:
+        _print_manifest(manifest, talk)
+        return
+    if talk.quiet:
+        return
+    table = make_table(
+        *("prompt", "status", "ml", "presence", "file"),
+        title=f"{name}: results in {place}",
+        numbers=("ml", "presence"),
+    )
+    for record, result in zip(manifest.prompts, segmentation.values(), strict=True):
+        presence = "-" if record.presence is None else f"{record.presence:.2f}"
+        volume = result.statistics["volume_ml"] if record.status in {"ok", "not_found"} else None
+        shown = "-" if volume is None else f"{volume:.2f}"
+        note = record.file or _hints(record.suggestions[:2]) or "-"
+        table.add_row(*cells(record.prompt, record.status, shown, presence, note))
+    print_rich(table)
+
+
+def kept(manifest: Manifest, *, name: str, place: Path, talk: Talk) -> None:
+    """Reports a scan whose answer is there already."""
+    if not talk.quiet:
+        say(f"kept {name}: {place} is complete")
+    if talk.as_json:
+        _print_manifest(manifest, talk)
+
+
+def _warn_all(manifest: Manifest, *, scan: str) -> None:
+    for warning in manifest.warnings:
+        warn(f"{scan}{warning}")
+    for record in manifest.prompts:
+        if record.status == "ok":
+            for warning in record.warnings:
+                warn(f"{scan}'{record.prompt}': {warning}")
+        else:
+            warn(f"{scan}'{record.prompt}': {reason(record)}", kind=record.status)
+
+
+def _print_manifest(manifest: Manifest, talk: Talk) -> None:
+    # one line per scan, so that a stream of them can be read line by line
+    print_json(manifest.model_dump(mode="json"), indent=None if talk.is_batch else 2)
+
+
+def _with_hints(text: str, suggestions: Sequence[str]) -> str:
+    hints = _hints([s for s in suggestions if f"'{s}'" not in text])
+    return " ".join(part for part in (text, hints) if part)
+
+
+def _hints(suggestions: Sequence[str]) -> str:
+    return f"Try {', '.join(repr(s) for s in suggestions)}." if suggestions else ""

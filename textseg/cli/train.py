@@ -1,0 +1,99 @@
+"""``textseg fit``, ``pretrain`` and ``export``: training, with Lightning's own options."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from textseg.cli.terminal import DebugFlag, say
+from textseg.errors import ModelError
+
+_EXTRA = {"lightning", "jsonargparse", "monai", "torchmetrics"}
+
+
+def fit(context: typer.Context) -> None:
+    """Train a segmenter.
+
+    Takes LightningCLI's options, such as -c FILE or --trainer.max_epochs=9; `textseg fit --help`
+    lists them. `--resume FOLDER` goes on from the last checkpoint of a run. Needs textseg[train].
+    """
+    _training().fit(_passed_on(context))
+
+
+def pretrain(context: typer.Context) -> None:
+    """Train a text encoder on the knowledge tree.
+
+    Takes LightningCLI's options; `textseg pretrain --help` lists them. Needs textseg[train].
+    """
+    _training().pretrain(_passed_on(context))
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="What `textseg fit` wrote.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Model folder to write.")
+    ],
+    config: Annotated[
+        Path, typer.Option("--config", "-c", metavar="FILE", help="Configuration of that run.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model; the folder's by default.")
+    ] = None,
+    version: Annotated[str, typer.Option(help="Version of the weights.")] = "0.1.0",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
+    omit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="A concept the model shall not offer; repeatable."),
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Case list, if it is no longer where the run found it."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model that is there.")
+    ] = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Make a model of a training checkpoint.
+
+    The folder it writes is what `textseg predict --model` takes.
+    """
+    from textseg.network.weights import MANIFEST_FILE
+    from textseg.outputs.atomic import exists_error
+
+    if (out / MANIFEST_FILE).exists() and not overwrite:
+        raise exists_error(out / MANIFEST_FILE)
+    manifest = _training().export(
+        checkpoint,
+        out,
+        config=config,
+        cases=cases,
+        name=name or out.absolute().name,
+        version=version,
+        licence=licence,
+        omit=omit or (),
+    )
+    say(f"wrote {out}: {manifest.name} {manifest.version}, {len(manifest.supported)} concepts")
+
+
+def _training() -> Any:
+    """The training commands, which need more packages than prediction does."""
+    try:
+        return import_module("textseg.training.cli")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA:
+            raise
+        raise ModelError(
+            f"training needs the package {package}, which is not installed.",
+            code="E403",
+            remedy='Run: pip install "textseg[train]"',
+        ) from error
+
+
+def _passed_on(context: typer.Context) -> list[str]:
+    # --debug is ours, whatever the command; Lightning would not know it
+    return [argument for argument in context.args if argument != "--debug"]
