@@ -28,7 +28,7 @@ DEMO_PROMPTS := "left hippocampus" "right hippocampus" thalamus "lateral ventric
 
 setup: $(DEV_STAMP)
 
-# Kept free of time stamps in the package itself: only a changed pyproject.toml installs again.
+# Installs again only when pyproject.toml changes.
 $(DEV_STAMP): pyproject.toml
 	@set -eo pipefail; $(call install,dev)
 	@touch $(DEMO_STAMP) $@

@@ -80,9 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         # a reader that has gone away shows only when the last words are sent
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as stop:
+        # typer, too, exits when the reader of its output has gone away, but as if by a bug
+        if not isinstance(stop, BrokenPipeError) and not isinstance(
+            stop.__context__, BrokenPipeError
+        ):
+            raise
         # the interpreter flushes once more on its way out
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
     except Exception as error:
         if _is_debugging(given):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -268,18 +268,16 @@ def _save(segmentation: Segmentation, task: _Task, question: Question) -> Manife
 def _report_failure(error: Exception, job: Job, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
-    for line in _lines(error, job):
-        say(line)
+    say(_line(error, job))
 
 
-def _lines(error: Exception, job: Job) -> Iterator[str]:
+def _line(error: Exception, job: Job) -> str:
     if isinstance(error, TextsegError):
         # an error that names no file still has to say which scan it is about
-        yield error.line() if error.path else f"{error.line()} (scan: {job.scan})"
-    elif isinstance(error, MemoryError):
-        yield f"error[E501 out-of-memory] {job.scan}: {error or 'an allocation failed'}."
-    else:
-        yield f"error[bug] {job.scan}: {type(error).__name__}: {error}. Run with --debug."
+        return error.line() if error.path else f"{error.line()} (scan: {job.scan})"
+    if isinstance(error, MemoryError):
+        return f"error[E501 out-of-memory] {job.scan}: {error or 'an allocation failed'}."
+    return f"error[bug] {job.scan}: {type(error).__name__}: {error}. Run with --debug."
 
 
 def distinct(prompts: Sequence[str]) -> tuple[str, ...]:

@@ -67,10 +67,10 @@ def show(
         grid = " x ".join(f"{step:g}" for step in domain["spacing_mm"])
         kinds = " and ".join(domain["modalities"]).upper()
         title = f"{domain['name']}: {kinds} at {grid} mm, {len(domain['concepts'])} concepts"
-        table = make_table("concept", "id", title=title)
+        table = make_table("concept", "id")
         for concept in domain["concepts"]:
             table.add_row(*cells(concept["name"], concept["id"]))
-        print_rich(table)
+        print_rich(table, title=title)
 
 
 def _described(folder: Path) -> dict[str, Any]:

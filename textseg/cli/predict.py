@@ -112,6 +112,9 @@ def predict(
         )
         chosen = tuple(formats or ["nifti"])
         _check_usage(question.prompts, chosen, out)
+        if out is not None and source.is_dir() and out.absolute() == source.absolute():
+            # masks among the scans would be taken for scans by the next run
+            raise UsageError("results need a folder of their own; give another -o.")
         jobs = plan_jobs(source, out)
         if jobs.is_batch and _is_file_name(out):
             raise UsageError(f"{source} holds several scans; give a folder as -o.")

@@ -52,18 +52,15 @@ def answered(
         return
     if talk.quiet:
         return
-    table = make_table(
-        *("prompt", "status", "ml", "presence", "file"),
-        title=f"{name}: results in {place}",
-        numbers=("ml", "presence"),
-    )
+    columns = ("prompt", "status", "ml", "presence", "file")
+    table = make_table(*columns, numbers=("ml", "presence"))
     for record, result in zip(manifest.prompts, segmentation.values(), strict=True):
         presence = "-" if record.presence is None else f"{record.presence:.2f}"
         volume = result.statistics["volume_ml"] if record.status in {"ok", "not_found"} else None
         shown = "-" if volume is None else f"{volume:.2f}"
         note = record.file or _hints(record.suggestions[:2]) or "-"
         table.add_row(*cells(record.prompt, record.status, shown, presence, note))
-    print_rich(table)
+    print_rich(table, title=f"{name}: results in {place}")
 
 
 def kept(manifest: Manifest, *, name: str, place: Path, talk: Talk) -> None:

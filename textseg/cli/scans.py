@@ -84,7 +84,7 @@ def _stem(scan: Path) -> str:
     """Name of a scan without the suffix of its format."""
     lower = scan.name.lower()
     suffix = next((s for s in _SUFFIXES if lower.endswith(s) and not scan.is_dir()), "")
-    return scan.name.removesuffix(scan.name[len(scan.name) - len(suffix) :]) or scan.name
+    return scan.name[: len(scan.name) - len(suffix)] or scan.name
 
 
 def _find_scans(root: Path, *, skip: Path) -> list[Path]:
@@ -99,7 +99,7 @@ def _find_scans(root: Path, *, skip: Path) -> list[Path]:
         folder = Path(name)
         visible = sorted(folder / file for file in files if not file.startswith("."))
         scans = [path for path in visible if path.name.lower().endswith(_SUFFIXES)]
-        if _is_result(folder, skip):
+        if folder != root and _is_result(folder, skip):
             folders.clear()
         elif scans:
             found += [path for path in scans if not _is_single_result(path)]

@@ -76,25 +76,26 @@ def print_json(content: Any, *, indent: int | None = None) -> None:
     typer.echo(text)
 
 
-def print_rich(content: Any) -> None:
-    """A table or tree on stdout; piped into a file it keeps its full width."""
+def print_rich(content: Any, *, title: str | None = None) -> None:
+    """A table or tree on stdout, with a line above it; in a file it keeps its full width."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console()
     if not console.is_terminal:
         wide = Console(width=10_000)
         console = Console(width=max(80, wide.measure(content).maximum))
+    if title is not None:
+        console.print(Text(plain(title), style="bold"), soft_wrap=True)
     console.print(content)
 
 
-def make_table(*columns: str, title: str | None = None, numbers: tuple[str, ...] = ()) -> Table:
+def make_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     """An empty table; columns named in ``numbers`` are aligned to the right."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    heading = Text(plain(title)) if title else None
-    table = Table(title=heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
         if column in numbers:
             table.add_column(column, justify="right", no_wrap=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +24,8 @@ def fit(context: typer.Context) -> None:
     Takes LightningCLI's options, such as -c FILE or --trainer.max_epochs=9; `textseg fit --help`
     lists them. `--resume FOLDER` goes on from the last checkpoint of a run. Needs textseg[train].
     """
-    _training().fit(_passed_on(context))
+    with _unasked_advice_muted():
+        _training().fit(_passed_on(context))
 
 
 def pretrain(context: typer.Context) -> None:
@@ -28,7 +33,8 @@ def pretrain(context: typer.Context) -> None:
 
     Takes LightningCLI's options; `textseg pretrain --help` lists them. Needs textseg[train].
     """
-    _training().pretrain(_passed_on(context))
+    with _unasked_advice_muted():
+        _training().pretrain(_passed_on(context))
 
 
 def export(
@@ -39,11 +45,13 @@ def export(
     config: Annotated[
         Path, typer.Option("--config", "-c", metavar="FILE", help="Configuration of that run.")
     ],
+    licence: Annotated[
+        str, typer.Option(help="Licence of the weights, which follows from the training data.")
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the model; the folder's by default.")
     ] = None,
     version: Annotated[str, typer.Option(help="Version of the weights.")] = "0.1.0",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
     omit: Annotated[
         list[str] | None,
         typer.Option(metavar="ID", help="A concept the model shall not offer; repeatable."),
@@ -66,16 +74,18 @@ def export(
 
     if (out / MANIFEST_FILE).exists() and not overwrite:
         raise exists_error(out / MANIFEST_FILE)
-    manifest = _training().export(
-        checkpoint,
-        out,
-        config=config,
-        cases=cases,
-        name=name or out.absolute().name,
-        version=version,
-        licence=licence,
-        omit=omit or (),
-    )
+    training = _training()
+    with _unasked_advice_muted(), _without_device_notes():
+        manifest = training.export(
+            checkpoint,
+            out,
+            config=config,
+            cases=cases,
+            name=name or out.absolute().name,
+            version=version,
+            licence=licence,
+            omit=omit or (),
+        )
     say(f"wrote {out}: {manifest.name} {manifest.version}, {len(manifest.supported)} concepts")
 
 
@@ -92,6 +102,29 @@ def _training() -> Any:
             code="E403",
             remedy='Run: pip install "textseg[train]"',
         ) from error
+
+
+@contextmanager
+def _unasked_advice_muted() -> Iterator[None]:
+    """Without Lightning's advice against arguments that are given to it while there are others.
+
+    It takes them for a mistake; here they are the same ones, read once.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+        yield
+
+
+@contextmanager
+def _without_device_notes() -> Iterator[None]:
+    """Without Lightning's lines on the devices that an export does not use."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _passed_on(context: typer.Context) -> list[str]:

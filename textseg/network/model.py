@@ -34,6 +34,8 @@ class NetworkConfig(BaseModel):
         decoder_blocks: Convolution blocks per decoder stage.
         light_full_resolution: Use the cheap last decoder stage.
         full_channels: Channels of the finest decoded map.
+        least_channels: Least channels of the other decoded maps; classifying a hundred
+            structures takes more than the finest backbone stages have.
         prompt_maps: Prompt-dependent maps per decoder stage (``multiscale`` only).
         query_features: Length of a query vector.
         embedding: Width of the query decoder.
@@ -50,6 +52,7 @@ class NetworkConfig(BaseModel):
     decoder_blocks: int = 1
     light_full_resolution: bool = True
     full_channels: int = 32
+    least_channels: int = 0
     prompt_maps: int = 8
     query_features: int = 135
     embedding: int = 192
@@ -102,6 +105,7 @@ class PromptedSegmenter(nn.Module):
             blocks=config.decoder_blocks,
             light=config.light_full_resolution,
             full_channels=config.full_channels,
+            least_channels=config.least_channels,
             extra=extra,
             norm=config.norm,
         )

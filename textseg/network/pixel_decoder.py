@@ -58,6 +58,7 @@ class PixelDecoder(nn.Module):
         blocks: Convolution blocks per stage.
         light: Use ``LightUpStage`` at full resolution.
         full_channels: Channels of the finest map.
+        least_channels: The other maps have as many channels as the pyramid, but at least these.
         extra: Channels of the prompt maps that join each stage (0 for prompt-free decoding).
     """
 
@@ -68,11 +69,12 @@ class PixelDecoder(nn.Module):
         blocks: int,
         light: bool,
         full_channels: int,
+        least_channels: int = 0,
         extra: int = 0,
         norm: NormName,
     ) -> None:
         super().__init__()
-        outputs = [full_channels, *channels[1:-1]]
+        outputs = [full_channels, *(max(width, least_channels) for width in channels[1:-1])]
         self.channels = tuple(outputs)
         self.stages = nn.ModuleList()
         for level in reversed(range(len(channels) - 1)):

@@ -1,166 +1,25 @@
-"""Scores a model on whole held-out scans and writes its card from the figures.
-
-The scans go through ``Segmenter`` as a user's would. Besides the structures a reference mask
-holds, prompts of the same domain that it annotates but does not hold are asked for, to see whether
-the model says "not found".
-"""
+"""Writes a model's card from its scores; nothing in it is typed by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from textseg.datasets import Case, LabelSpace
-from textseg.imaging import read_volume
+from textseg.datasets import Case
 from textseg.knowledge import KnowledgeTree
 from textseg.network.weights import ModelManifest
-from textseg.outputs.segmentation import Segmentation
-from textseg.segmenter import Segmenter
-from textseg.training.datamodule import validation_cases
-from textseg.training.metrics import agreement
-from textseg.training.sampling import DomainConfig
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StructureScore(_Record):
-    """Agreement on one structure that the reference holds; HD95 is None if nothing was found."""
-
-    concept: str
-    name: str
-    dice: float
-    nsd_2mm: float
-    hd95_mm: float | None
-    presence: float
-    reference_ml: float
-
-
-class AbsentScore(_Record):
-    """What the model said about a structure that the reference annotates and does not hold."""
-
-    concept: str
-    status: str
-    presence: float
-    predicted_ml: float
-
-
-class CaseScore(_Record):
-    """One scan."""
-
-    id: str
-    dataset: str
-    domain: str
-    modality: str
-    elapsed_s: float
-    structures: tuple[StructureScore, ...]
-    absent: tuple[AbsentScore, ...]
-
-    @property
-    def mean_dice(self) -> float:
-        """Mean over the structures the reference holds."""
-        return float(np.mean([score.dice for score in self.structures]))
-
-
-class ModelScores(_Record):
-    """All scans a model was scored on."""
-
-    model: str
-    version: str
-    sha256: str
-    cases: tuple[CaseScore, ...]
-
-
-def score_model(
-    segmenter: Segmenter,
-    domains: Sequence[DomainConfig],
-    cases: Sequence[Case],
-    *,
-    progress: Callable[[CaseScore], None] | None = None,
-) -> ModelScores:
-    """Scores of a model on every validation scan of its domains, none of them trained on."""
-    manifest = segmenter.manifest
-    offered = {domain.name: domain.concepts for domain in manifest.domains}
-    scored = []
-    for domain in domains:
-        space = LabelSpace(tuple(offered.get(domain.name, ())), segmenter.tree)
-        for case in validation_cases(domain, cases):
-            score = score_scan(segmenter, case, space, domain=domain.name)
-            scored.append(score)
-            if progress is not None:
-                progress(score)
-    return ModelScores(
-        model=manifest.name,
-        version=manifest.version,
-        sha256=manifest.sha256,
-        cases=tuple(scored),
-    )
-
-
-def score_scan(segmenter: Segmenter, case: Case, space: LabelSpace, *, domain: str) -> CaseScore:
-    """Scores of one labelled scan."""
-    assert case.image is not None
-    assert case.label is not None
-    values = space.values(case)
-    names = {concept: segmenter.tree[concept].name for concept in values}
-    prompts = {concept: _prompt(segmenter, concept) for concept in values}
-    result = segmenter(case.image, list(prompts.values()), modality=case.modality)
-    reference = read_volume(case.label, modality="mr").data[0]
-    structures, absent = [], []
-    for concept, raw in values.items():
-        if raw:
-            score = _structure_score(result, prompts[concept], np.isin(reference, raw))
-            structures.append(score.model_copy(update={"concept": concept, "name": names[concept]}))
-        else:
-            absent.append(_absent_score(result, prompts[concept], concept))
-    return CaseScore(
-        id=case.id,
-        dataset=case.dataset,
-        domain=domain,
-        modality=case.modality,
-        elapsed_s=result.run.timings_s["total"],
-        structures=tuple(structures),
-        absent=tuple(absent),
-    )
-
-
-def _prompt(segmenter: Segmenter, concept: str) -> str:
-    """The concept's name if it means just that to the model, else its id."""
-    name = segmenter.tree[concept].name
-    meaning = segmenter.resolve(name)
-    return name if meaning.concepts == (concept,) else concept
-
-
-def _structure_score(result: Segmentation, prompt: str, reference: np.ndarray) -> StructureScore:
-    answer = result[prompt]
-    score = agreement(answer.mask, reference, spacing_mm=result.geometry.spacing_mm)
-    return StructureScore(
-        concept="",
-        name="",
-        dice=round(score.dice, 4),
-        nsd_2mm=round(score.nsd, 4),
-        hd95_mm=round(score.hd95_mm, 2) if np.isfinite(score.hd95_mm) else None,
-        presence=round(answer.presence or 0.0, 4),
-        reference_ml=round(float(reference.sum()) * result.geometry.voxel_volume_ml, 3),
-    )
-
-
-def _absent_score(result: Segmentation, prompt: str, concept: str) -> AbsentScore:
-    answer = result[prompt]
-    return AbsentScore(
-        concept=concept,
-        status=answer.status,
-        presence=round(answer.presence or 0.0, 4),
-        predicted_ml=round(float(answer.mask.sum()) * result.geometry.voxel_volume_ml, 3),
-    )
+from textseg.training.scores import CaseScore, ModelScores, StructureScore, auroc
 
 
 def render_card(
-    manifest: ModelManifest, scores: ModelScores, cases: Sequence[Case], tree: KnowledgeTree
+    manifest: ModelManifest,
+    scores: ModelScores,
+    *,
+    trained_on: Sequence[Case],
+    tree: KnowledgeTree,
 ) -> str:
     """The card in Markdown, from the manifest and the scores alone."""
     sections = [
@@ -171,7 +30,7 @@ def render_card(
         *(_case_section(group) for group in _by_dataset(scores.cases)),
         _absence_section(scores),
         _limits_section(scores),
-        _licence_section(manifest, cases),
+        _licence_section(manifest, trained_on),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -260,16 +119,6 @@ def _absence_section(scores: ModelScores) -> str:
     return "\n".join(lines)
 
 
-def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """Probability that a positive scores above a negative, ties counting half.
-
-    >>> auroc([0.9, 0.6], [0.1, 0.6])
-    0.875
-    """
-    higher = np.subtract.outer(np.asarray(positive), np.asarray(negative))
-    return float(((higher > 0) + 0.5 * (higher == 0)).mean())
-
-
 def _limits_section(scores: ModelScores) -> str:
     weak = sorted({row.name for case in scores.cases for row in case.structures if row.dice < 0.5})
     lines = [
@@ -286,14 +135,17 @@ def _limits_section(scores: ModelScores) -> str:
     return "\n".join(lines)
 
 
-def _licence_section(manifest: ModelManifest, cases: Sequence[Case]) -> str:
-    used = {(case.dataset, case.licence) for case in cases if case.split == "train" and case.labels}
+def _licence_section(manifest: ModelManifest, trained_on: Sequence[Case]) -> str:
+    used = Counter((case.dataset, case.licence) for case in trained_on)
     lines = [
         "## Training data and licences",
         "",
         f"The weights are released under {manifest.licence}. They were trained on:",
         "",
-        *(f"- {dataset}: {licence}" for dataset, licence in sorted(used)),
+        *(
+            f"- {dataset}: {count} cases, {licence}"
+            for (dataset, licence), count in sorted(used.items())
+        ),
     ]
     return "\n".join(lines)
 
@@ -303,11 +155,13 @@ def write_card(
     scores: ModelScores,
     *,
     manifest: ModelManifest,
-    cases: Sequence[Case],
+    trained_on: Sequence[Case],
     tree: KnowledgeTree,
 ) -> Path:
     """Writes ``scores.json`` and ``CARD.md`` into a model folder; returns the card's path."""
     (folder / "scores.json").write_text(scores.model_dump_json(indent=1) + "\n", encoding="utf-8")
     card = folder / "CARD.md"
-    card.write_text(render_card(manifest, scores, cases, tree), encoding="utf-8")
+    card.write_text(
+        render_card(manifest, scores, trained_on=trained_on, tree=tree), encoding="utf-8"
+    )
     return card

@@ -64,10 +64,14 @@ def write_checkpoint(trainer: lightning.Trainer, folder: Path, *, name: str = LA
     """Writes a checkpoint so that a kill at any moment leaves it, or the one before, whole."""
     folder.mkdir(parents=True, exist_ok=True)
     target, partial = folder / name, folder / f".{name}.{os.getpid()}"
-    trainer.save_checkpoint(partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    read_checkpoint(partial)
+    try:
+        trainer.save_checkpoint(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        read_checkpoint(partial)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     if name == LAST and target.exists():
         target.replace(folder / PREVIOUS)
     partial.replace(target)

@@ -1,9 +1,10 @@
-"""``textseg fit``, ``pretrain`` and ``export``: LightningCLI over YAML configurations."""
+"""``textseg fit``, ``pretrain``, ``export`` and ``card``: LightningCLI over YAML files."""
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from textseg.datasets import load_cases
 from textseg.errors import ModelError
 from textseg.knowledge import load_tree
 from textseg.network.weights import ModelManifest, load_encoder
-from textseg.training.checkpoint import LAST
+from textseg.training.card import write_card
+from textseg.training.checkpoint import LAST, PREVIOUS
 from textseg.training.datamodule import MixtureDataModule, domain_space, training_cases
 from textseg.training.export import export_model
 from textseg.training.pretrain_task import PretrainTask, TreeTexts
+from textseg.training.scores import CaseScore, ModelScores, ScanSegmenter, score_model
 from textseg.training.segmentation_task import SegmentationTask
+
+logger = logging.getLogger(__name__)
 
 
 class KeepConfig(SaveConfigCallback):
@@ -63,7 +68,7 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
         return result
     place = result.index("--resume")
     folder = Path(result[place + 1]) if place + 1 < len(result) else Path()
-    checkpoint = folder / LAST if folder.is_dir() else folder
+    checkpoint = _newest(folder) if folder.is_dir() else folder
     if not checkpoint.is_file():
         raise ModelError(
             "there is no checkpoint to resume from.",
@@ -118,6 +123,38 @@ def export(
     )
 
 
+def card(
+    segmenter: ScanSegmenter,
+    folder: Path,
+    *,
+    config: Path,
+    cases: Path | None = None,
+    progress: Callable[[CaseScore], None] | None = None,
+) -> ModelScores:
+    """Scores a model on the validation scans of its training run and writes its card.
+
+    Args:
+        segmenter: The model, loaded.
+        folder: Its folder, where ``scores.json`` and ``CARD.md`` go.
+        config: The configuration of the training run.
+        cases: Case list to use in place of the configuration's.
+        progress: Called after each scan.
+    """
+    run = _instantiated(config, cases)
+    listed = load_cases(run.datamodule.cases_path)
+    domains = run.datamodule.domains
+    scores = score_model(segmenter, domains, listed, progress=progress)
+    trained_on = [case for domain in domains for case in training_cases(domain, listed)]
+    write_card(
+        folder,
+        scores,
+        manifest=segmenter.manifest,
+        trained_on=trained_on,
+        tree=segmenter.tree,
+    )
+    return scores
+
+
 def _instantiated(config: Path, cases: Path | None) -> LightningCLI:
     """Task and data module of a run, without its trainer's devices, logs and callbacks."""
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -134,3 +171,12 @@ def _instantiated(config: Path, cases: Path | None) -> LightningCLI:
         seed_everything_default=False,
         trainer_defaults={"accelerator": "cpu", "logger": False, "enable_checkpointing": False},
     )
+
+
+def _newest(folder: Path) -> Path:
+    """The last checkpoint, or the one before if the run was killed between two renames."""
+    last, previous = folder / LAST, folder / PREVIOUS
+    if last.is_file() or not previous.is_file():
+        return last
+    logger.warning("%s is not there; going on from %s", last, previous.name)
+    return previous

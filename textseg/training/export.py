@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from textseg import __version__
 from textseg.errors import ModelError
 from textseg.network.model import NetworkConfig, PromptedSegmenter
 from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
@@ -70,7 +69,9 @@ def export_model(
     return save_model(folder, model, encoder, manifest=manifest)
 
 
-def export_encoder(checkpoint: Path, folder: Path, *, config: TextEncoderConfig) -> ModelManifest:
+def export_encoder(
+    checkpoint: Path, folder: Path, *, config: TextEncoderConfig, version: str
+) -> ModelManifest:
     """Writes the text encoder of a ``textseg pretrain`` checkpoint as a model folder of its own.
 
     Raises:
@@ -80,7 +81,7 @@ def export_encoder(checkpoint: Path, folder: Path, *, config: TextEncoderConfig)
     _fill(encoder, checkpoint, prefix="encoder.")
     manifest = ModelManifest(
         name=folder.name,
-        version=__version__,
+        version=version,
         licence="Apache-2.0",
         sha256="",
         network=None,

@@ -46,6 +46,8 @@ class DomainConfig:
         real: Probability of the real image of a case that has one, rather than a synthetic one.
         random_contrast: Probability of MR-like contrast (as modality ``mr``) in a CT domain.
         strip: Probability that unnamed tissues around the structures are removed.
+        negatives: Other domains whose scans show none of this domain's concepts.
+        negative_share: Part of the MR batches that show such a scan.
         mirror: Probability of mirroring left and right.
         hold_out_every: Keep every n-th labelled case for validation; 0 keeps none.
         validation: Registry names of data sets whose ``val`` cases are scored during training.
@@ -64,6 +66,8 @@ class DomainConfig:
     real: float = 0.5
     random_contrast: float = 0.0
     strip: float = 0.0
+    negatives: list[str] = field(default_factory=list)
+    negative_share: float = 0.0
     mirror: float = 0.5
     hold_out_every: int = 0
     validation: list[str] = field(default_factory=list)
@@ -145,25 +149,42 @@ class DomainSampler:
         self.cases = tuple(cases)
         self._present = [_present_labels(case.labels, len(self.concepts)) for case in self.cases]
 
-    def draw(self, number: int, generator: Generator) -> Batch:
-        """Batch ``number`` of the run: fresh crops, all with the same modality."""
+    def draw(
+        self, number: int, generator: Generator, *, others: Sequence[DomainSampler] = ()
+    ) -> Batch:
+        """Batch ``number`` of the run: fresh crops, all with the same modality.
+
+        Args:
+            number: Number of the batch.
+            generator: Source of randomness.
+            others: Domains whose scans show none of this domain's concepts.
+        """
         config = self.config
         modality = config.modality
         if modality == "ct" and chance(config.random_contrast, generator):
             modality = "mr"
-        crops = [self._crop(modality, generator) for _ in range(config.batch)]
+        source = self
+        if others and modality == "mr" and chance(config.negative_share, generator):
+            source = others[int(torch.randint(len(others), (), generator=generator))]
+        crops = [source._crop(modality, generator, grid=config) for _ in range(config.batch)]
         images, labels, known = (torch.stack(parts) for parts in zip(*crops, strict=True))
+        if source is not self:
+            labels = torch.zeros_like(labels)
+            known = torch.ones(config.batch, len(self.concepts), dtype=torch.bool)
         return Batch(number, self.index, modality, images, labels, known)
 
-    def _crop(self, modality: Modality, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _crop(
+        self, modality: Modality, generator: Generator, *, grid: DomainConfig
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, labels and known concepts of a crop, on the grid of a domain."""
         number = int(torch.randint(len(self.cases), (), generator=generator))
         case = self.cases[number]
         coordinates = crop_coordinates(
             self.config.geometry,
-            centre=self._centre(number, generator),
-            shape=self.config.window,
+            centre=self._centre(number, generator, grid=grid),
+            shape=grid.window,
             spacing_mm=torch.tensor(case.spacing_mm),
-            target_mm=self.config.spacing_mm,
+            target_mm=grid.spacing_mm,
             generator=generator,
         )
         labels = sample_at(case.labels[None].float(), coordinates, mode="nearest")[0].long()
@@ -180,7 +201,7 @@ class DomainSampler:
             known = case.known
         return image.contiguous(), labels.contiguous(), known
 
-    def _centre(self, number: int, generator: Generator) -> Tensor:
+    def _centre(self, number: int, generator: Generator, *, grid: DomainConfig) -> Tensor:
         """Voxel to centre a crop on: a random structure's or any, kept inside as windows are."""
         case = self.cases[number]
         size = torch.tensor(case.labels.shape, dtype=torch.float32)
@@ -191,7 +212,7 @@ class DomainSampler:
             centre = spots[int(torch.randint(len(spots), (), generator=generator))].float()
         else:
             centre = torch.rand(3, generator=generator) * size
-        extent = torch.tensor(self.config.window) * self.config.spacing_mm
+        extent = torch.tensor(grid.window) * grid.spacing_mm
         half = extent / torch.tensor(case.spacing_mm) / 2
         centre = centre + (torch.rand(3, generator=generator) - 0.5) * half
         inside = torch.where(size > 2 * half, centre.clamp(half, size - half), size / 2)
@@ -296,4 +317,6 @@ class MixtureDataset(torch.utils.data.Dataset[Batch]):
         number = self.start + item
         generator = Generator().manual_seed(self.seed * 1_000_003 + number)
         domain = int(torch.multinomial(self._shares, 1, generator=generator))
-        return self.samplers[domain].draw(number, generator)
+        sampler = self.samplers[domain]
+        others = [s for s in self.samplers if s.config.name in sampler.config.negatives]
+        return sampler.draw(number, generator, others=others)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 
 from textseg.network.model import (
     Features,
@@ -58,11 +59,11 @@ class OptimiserConfig:
 
 
 class SegmentationTask(lightning.LightningModule):
-    """Late-fusion training with dense competition at half resolution.
+    """Training with all concepts of a domain competing for samples of voxels.
 
-    All concepts of the domain compete for every voxel at half resolution and for a sample of
-    voxels at full resolution; a few prompts, unions and absent ones among them, get Dice and
-    cross-entropy at full resolution; every prompt's presence is trained.
+    With ``late`` fusion every concept competes at half and at full resolution. A few prompts,
+    unions and absent ones among them, get Dice and cross-entropy of their whole mask. Every
+    prompt's presence is trained.
 
     Args:
         network: Shape of the network.
@@ -77,7 +78,7 @@ class SegmentationTask(lightning.LightningModule):
         self,
         network: NetworkConfig,
         optimiser: OptimiserConfig | None = None,
-        mask_prompts: int = 10,
+        mask_prompts: int = 6,
         points: int = 24_000,
         enough_voxels: int = 20,
         init_from: str | None = None,
@@ -88,12 +89,22 @@ class SegmentationTask(lightning.LightningModule):
         self.mask_prompts = mask_prompts
         self.points = points
         self.enough_voxels = enough_voxels
+        self.classifiers = nn.ModuleList()
         self._domains: tuple[DomainPrompts, ...] = ()
         self._scores: dict[str, list[float]] = {}
         if init_from is not None:
             from textseg.network.weights import load_weights
 
             self.network.load_state_dict(load_weights(init_from).network)
+
+    def setup(self, stage: str) -> None:
+        """Makes a plain classifier per domain, which teaches the trunk faster than queries do."""
+        if self.network.config.fusion != "late" or len(self.classifiers):
+            return
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        width = self.network.pixel_decoder.channels[1]
+        for domain in datamodule.prompts:
+            self.classifiers.append(nn.Linear(width, domain.membership.shape[1] - 1))
 
     def set_domains(self, domains: Sequence[DomainPrompts]) -> None:
         """Gives the task the prompts of each domain, in the order the batches count them."""
@@ -162,29 +173,38 @@ class SegmentationTask(lightning.LightningModule):
     def _dense_losses(
         self, features: Features, refined: Tensor, batch: Batch, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Competition of all concepts, and Dice of the present ones, at half resolution."""
-        count = batch.known.shape[1]
-        half = batch.labels[:, ::2, ::2, ::2].flatten(1)
-        vectors = self.network.mask_vectors(refined[:, :count], level=1)
-        logits = mask_logits(features.decoded[1], vectors).flatten(2).float()
-        full = self.network.mask_vectors(refined[:, :count], level=0)
+        """Competition of all concepts, and Dice of the present ones, on samples of voxels.
+
+        At half resolution the sample is every other voxel along each axis, from a random start;
+        at full resolution it is drawn half anywhere, half on labelled voxels.
+        """
+        concepts = refined[:, : batch.known.shape[1]]
+        x, y, z = (int(i) for i in torch.randint(2, (3,), generator=generator, device=self.device))
+        coarse = features.decoded[1][:, :, x::2, y::2, z::2]
+        half = mask_logits(coarse, self.network.mask_vectors(concepts, level=1)).flatten(2)
+        half_labels = batch.labels[:, 2 * x :: 4, 2 * y :: 4, 2 * z :: 4].flatten(1)
         spots = self._points(batch.labels, generator)
         picked = torch.stack(
-            [f.flatten(1)[:, s] for f, s in zip(features.decoded[0], spots, strict=True)]
+            [
+                rearrange(fine, "c x y z -> (x y z) c").index_select(0, chosen)
+                for fine, chosen in zip(features.decoded[0], spots, strict=True)
+            ]
         )
-        point_logits = full[..., :-1].to(picked.dtype) @ picked + full[..., -1:].to(picked.dtype)
+        vectors = self.network.mask_vectors(concepts).to(picked.dtype)
+        points = vectors[..., :-1] @ picked.mT + vectors[..., -1:]
         point_labels = batch.labels.flatten(1).gather(1, spots)
-        present = torch.stack([torch.bincount(h.clamp(min=0), minlength=count + 1) for h in half])
-        rows = (present[:, 1:] > 0) & batch.known
-        crop, row = rows.nonzero(as_tuple=True)
-        targets = (half[crop] == (row + 1)[:, None]).float()
-        valid = (half[crop] != IGNORE).float()
-        dice = dice_loss(logits[crop, row], targets, valid)
         return {
-            "half": competition_loss(logits, half, batch.known, ignore=IGNORE),
-            "half_dice": dice.mean() if len(crop) else logits.sum() * 0,
-            "points": competition_loss(point_logits, point_labels, batch.known, ignore=IGNORE),
+            **self._trunk_loss(coarse, half_labels, batch),
+            **_compete("half", half, half_labels, batch.known),
+            **_compete("points", points, point_labels, batch.known),
         }
+
+    def _trunk_loss(self, coarse: Tensor, labels: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Competition of plain per-concept classifiers, without any query."""
+        if not len(self.classifiers):
+            return {}
+        rows = rearrange(coarse, "b c x y z -> b (x y z) c")
+        return _compete("trunk", self.classifiers[batch.domain](rows).mT, labels, batch.known)
 
     def _points(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Voxel numbers ``B P``: half anywhere, half on labelled voxels."""
@@ -240,6 +260,20 @@ class SegmentationTask(lightning.LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def _compete(name: str, logits: Tensor, labels: Tensor, known: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy of logits ``B N V`` against labels ``B V``, and Dice of the rows present."""
+    logits = logits.float()
+    count = logits.shape[1] + 1
+    present = torch.stack([torch.bincount(row.clamp(min=0), minlength=count) for row in labels])
+    crop, row = ((present[:, 1:] > 0) & known).nonzero(as_tuple=True)
+    targets = (labels[crop] == (row + 1)[:, None]).float()
+    dice = dice_loss(logits[crop, row], targets, (labels[crop] != IGNORE).float())
+    return {
+        name: competition_loss(logits, labels, known, ignore=IGNORE),
+        f"{name}_dice": 0.5 * dice.mean() if len(crop) else logits.sum() * 0,
+    }
 
 
 def rate_factor(step: int, *, total: int, config: OptimiserConfig) -> float:

@@ -59,7 +59,6 @@ CT_PRIORS: Mapping[str, TissuePrior] = {
     "thyroid*": TissuePrior(70, 130, 90, 15),
     "stomach*": TissuePrior(5, 50, 60, 25, gas=0.5),
     "duodenum*": TissuePrior(10, 45, 60, 20, gas=0.2),
-    "small_bowel*": TissuePrior(10, 45, 80, 22, gas=0.2),
     "small_intestine*": TissuePrior(10, 45, 80, 22, gas=0.2),
     "colon*": TissuePrior(-80, 60, 60, 60, gas=0.6),
     "esophagus*": TissuePrior(20, 50, 30, 15, gas=0.2),

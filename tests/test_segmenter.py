@@ -1,0 +1,345 @@
+"""The main flow: every kind of scan, every kind of answer, masks on the scan's own voxels."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from fakes import TINY_ENCODER, tiny_encoder, tiny_segmenter, write_model
+
+from textseg import Segmentation, Segmenter
+from textseg.errors import Cancelled, InputError, ModelError
+from textseg.network.model import Decoded
+from textseg.network.weights import Domain, ModelManifest
+from textseg.segmenter import choose_device
+
+SPACING = 3.0
+TORSO = Domain(
+    name="torso-ct",
+    spacing_mm=(SPACING,) * 3,
+    window=(16, 24, 12),
+    modalities=("ct",),
+    concepts=("liver", "kidney.left", "kidney.right", "spleen"),
+)
+HEAD = Domain(
+    name="head-mr",
+    spacing_mm=(SPACING,) * 3,
+    window=(16, 16, 16),
+    modalities=("mr",),
+    concepts=("brainstem", "hippocampus.left", "hippocampus.right"),
+)
+# axes point left, superior, posterior: every axis must be moved or turned, and back again
+AFFINE = np.array([[-3.0, 0, 0, 40], [0, 0, -3.0, 10], [0, 3.0, 0, -20], [0, 0, 0, 1]])
+SHAPE = (21, 13, 17)
+
+
+class IntensityModel(torch.nn.Module):
+    """Left and unpaired prompts find what is brighter than 100 HU, right ones below -100 HU."""
+
+    granularity = 4
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def encode(self, volume):
+        return volume
+
+    def decode(self, features, queries):
+        right = queries[..., TINY_ENCODER.features + 2]
+        self.asked.append(queries.detach().clone())
+        sign = (1 - 2 * right)[..., None, None, None]
+        logits = 60 * (sign * features - 0.4)  # 100 HU is 0.4 in model input
+        return Decoded(logits, logits.amax(dim=(2, 3, 4)))
+
+
+def make_segmenter(**fields):
+    manifest = ModelManifest(
+        name="fake",
+        version="1",
+        licence="CC0-1.0",
+        sha256="0" * 64,
+        network={},
+        text_encoder={},
+        domains=(TORSO, HEAD),
+        **fields,
+    )
+    return Segmenter(IntensityModel(), tiny_encoder(), manifest, device="cpu", precision="float32")
+
+
+@pytest.fixture(name="segmenter")
+def _segmenter():
+    return make_segmenter()
+
+
+@pytest.fixture(name="array")
+def _array():
+    """Soft tissue at 30 HU with a bright box, a dark box and air in one corner."""
+    rng = np.random.default_rng(0)
+    array = rng.normal(30, 3, SHAPE).astype(np.float32)
+    array[:2, :2] = -1000
+    array[5:9, 3:10, 4:6] = 300
+    array[12:18, 2:5, 9:15] = -300
+    return array
+
+
+BRIGHT = (slice(5, 9), slice(3, 10), slice(4, 6))
+DARK = (slice(12, 18), slice(2, 5), slice(9, 15))
+
+
+def expected_box(where):
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[where] = True
+    return mask
+
+
+def test_a_mask_lies_on_the_voxels_of_the_scan_in_its_own_axis_order(segmenter, array):
+    result = segmenter((array, AFFINE), "liver", modality="ct")["liver"]
+    assert result.status == "ok"
+    assert result.mask.dtype == bool
+    np.testing.assert_array_equal(result.mask, expected_box(BRIGHT))
+    assert result.presence == pytest.approx(1, abs=1e-3)
+
+
+def test_left_and_right_are_different_questions(segmenter, array):
+    found = segmenter((array, AFFINE), ["left kidney", "right kidney"], modality="ct")
+    np.testing.assert_array_equal(found["left kidney"].mask, expected_box(BRIGHT))
+    right = found["right kidney"].mask
+    assert right[DARK].all()
+    assert not right[BRIGHT].any()
+
+
+def test_the_mask_of_a_pair_is_the_union_of_its_sides(segmenter, array):
+    found = segmenter((array, AFFINE), ["kidneys", "left kidney", "right kidney"], modality="ct")
+    both = found["left kidney"].mask | found["right kidney"].mask
+    np.testing.assert_array_equal(found["kidneys"].mask, both)
+    sides = [found[p].presence for p in ("left kidney", "right kidney")]
+    assert found["kidneys"].presence == max(sides)
+
+
+def test_a_pair_is_found_if_one_side_is(segmenter, array):
+    array[array < 0] = 0
+    found = segmenter((array, AFFINE), ["kidneys", "right kidney"], modality="ct")
+    assert found["right kidney"].status == "not_found"
+    np.testing.assert_array_equal(found["kidneys"].mask, expected_box(BRIGHT))
+
+
+def as_path(array, folder):
+    nib.save(nib.Nifti1Image(array, AFFINE), folder / "scan.nii.gz")
+    return folder / "scan.nii.gz"
+
+
+KINDS = {
+    "path": as_path,
+    "text path": lambda array, folder: str(as_path(array, folder)),
+    "nibabel image": lambda array, folder: nib.load(as_path(array, folder)),
+    "SimpleITK image": lambda array, folder: sitk.ReadImage(str(as_path(array, folder))),
+    "array and affine": lambda array, folder: (array, AFFINE),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_scan_gives_the_same_mask(segmenter, array, tmp_path, kind):
+    scan = KINDS[kind](array, tmp_path)
+    result = segmenter(scan, ["liver"], modality="ct")
+    assert result.geometry.shape == SHAPE
+    np.testing.assert_array_equal(result["liver"].mask, expected_box(BRIGHT))
+
+
+def test_every_prompt_gets_an_answer_in_the_order_asked(segmenter, array):
+    prompts = ["spleen", "pancreas", "liver", "xyzzy plugh", ""]
+    result = segmenter((array, AFFINE), prompts, modality="ct")
+    assert isinstance(result, Segmentation)
+    assert list(result) == prompts
+    statuses = {prompt: result[prompt].status for prompt in prompts}
+    assert statuses == {
+        "spleen": "ok",
+        "pancreas": "unsupported",
+        "liver": "ok",
+        "xyzzy plugh": "reject",
+        "": "reject",
+    }
+    for prompt in ("pancreas", "xyzzy plugh", ""):
+        assert result[prompt].reason
+        assert result[prompt].presence is None
+        assert result[prompt].mask.shape == SHAPE
+        assert not result[prompt].mask.any()
+
+
+def test_a_prompt_given_twice_is_answered_once(segmenter, array):
+    assert list(segmenter((array, AFFINE), ["liver", "liver"], modality="ct")) == ["liver"]
+
+
+def test_no_prompt_is_no_work(segmenter, array):
+    assert len(segmenter((array, AFFINE), [], modality="ct")) == 0
+    assert segmenter.network.asked == []
+
+
+def test_only_rejected_prompts_cost_no_pass_over_the_scan(segmenter, array):
+    result = segmenter((array, AFFINE), ["xyzzy plugh"], modality="ct")
+    assert result["xyzzy plugh"].status == "reject"
+    assert segmenter.network.asked == []
+
+
+def test_what_is_not_in_the_scan_is_not_found(segmenter, array):
+    array[array > 100] = 30
+    result = segmenter((array, AFFINE), "liver", modality="ct")["liver"]
+    assert result.status == "not_found"
+    assert not result.mask.any()
+    assert result.presence is not None
+    assert result.presence < 0.5
+    assert "presence" in (result.reason or "")
+
+
+def test_present_but_nowhere_sure_is_not_found_either(array):
+    lenient = make_segmenter(presence_threshold=0.0)
+    array[array > 100] = 30
+    result = lenient((array, AFFINE), "liver", modality="ct")["liver"]
+    assert result.status == "not_found"
+    assert "no voxel" in (result.reason or "")
+
+
+def test_the_threshold_decides_what_is_in_the_mask(segmenter, array):
+    array[6, 5, 5] = 110  # 0.44 in model input: probability 0.92
+    strict = segmenter((array, AFFINE), "liver", modality="ct", threshold=0.95)["liver"].mask
+    plain = segmenter((array, AFFINE), "liver", modality="ct")["liver"].mask
+    assert plain[6, 5, 5]
+    assert not strict[6, 5, 5]
+    assert strict.sum() == plain.sum() - 1
+
+
+def test_structures_of_two_kinds_of_scans_are_answered_each_in_its_own_domain(segmenter, array):
+    result = segmenter((array, AFFINE), ["liver", "brainstem"], modality="ct")
+    assert [result[p].status for p in result] == ["ok", "ok"]
+    assert [grid.domain for grid in result.manifest.run.grids] == ["torso-ct", "head-mr"]
+
+
+def test_structures_of_two_kinds_of_scans_are_not_joined_in_one_prompt(segmenter, array):
+    result = segmenter((array, AFFINE), "liver and brainstem", modality="ct")
+    assert result["liver and brainstem"].status == "unsupported"
+    assert "ask for each alone" in (result["liver and brainstem"].reason or "")
+    assert segmenter.network.asked == []
+
+
+def test_the_wrong_modality_is_warned_of(segmenter, array):
+    right = segmenter((array, AFFINE), "liver", modality="ct")["liver"]
+    wrong = segmenter((array - array.min(), AFFINE), "liver", modality="mr")["liver"]
+    assert right.warnings == ()
+    assert any("CT" in warning and "MR" in warning for warning in wrong.warnings)
+
+
+def test_queries_name_the_modality_of_the_scan_where_it_was_trained(segmenter, array):
+    modality = slice(TINY_ENCODER.features + 3, None)
+    segmenter((array, AFFINE), "liver", modality="ct")
+    assert segmenter.network.asked[-1][0, 0, modality].tolist() == [0, 1, 0, 0]
+    segmenter((array - array.min(), AFFINE), "liver", modality="mr")  # never trained on MR
+    assert segmenter.network.asked[-1][0, 0, modality].tolist() == [0, 1, 0, 0]
+
+
+def test_the_run_is_described(segmenter, array):
+    run = segmenter((array, AFFINE), ["liver"], modality="ct").manifest.run
+    assert run.model.name == "fake"
+    assert run.device == "cpu"
+    (grid,) = run.grids
+    assert grid.domain == "torso-ct"
+    assert sorted(grid.shape) == sorted(SHAPE)  # same spacing, axes in another order
+    assert grid.windows >= 1
+    assert run.peak_memory_bytes is None or run.peak_memory_bytes > 2**20
+
+
+def test_progress_counts_up_to_the_number_of_windows(segmenter, array):
+    seen = []
+    segmenter(
+        (array, AFFINE),
+        "liver",
+        modality="ct",
+        progress=lambda done, todo: seen.append((done, todo)),
+    )
+    total = seen[-1][1]
+    assert total > 1
+    assert seen == [(k, total) for k in range(1, total + 1)]
+
+
+def test_cancelling_stops_between_windows(segmenter, array):
+    with pytest.raises(Cancelled) as caught:
+        segmenter(
+            (array, AFFINE),
+            "liver",
+            modality="ct",
+            cancel=lambda: len(segmenter.network.asked) == 2,
+        )
+    assert len(segmenter.network.asked) == 2
+    assert caught.value.exit_code == 130
+
+
+def test_a_batch_loads_the_model_once_and_keeps_the_order(segmenter, array):
+    scans = [(array, AFFINE), (array * 0.99, AFFINE)]
+    items = list(segmenter.batch(scans, ["liver"], modality="ct"))
+    assert [item.scan for item in items] == scans
+    assert all(item.error is None for item in items)
+    assert all(item.segmentation["liver"].status == "ok" for item in items)
+
+
+def test_a_batch_can_record_the_error_of_a_scan_and_go_on(segmenter, array, tmp_path):
+    scans = [tmp_path / "gone.nii.gz", (array, AFFINE)]
+    missing, good = segmenter.batch(scans, ["liver"], on_error="record", modality="ct")
+    assert isinstance(missing.error, InputError)
+    assert missing.error.code == "E301"
+    assert missing.segmentation is None
+    assert good.error is None
+    assert good.segmentation["liver"].status == "ok"
+
+
+def test_a_batch_stops_at_an_error_by_default(segmenter, array, tmp_path):
+    items = segmenter.batch([(array, AFFINE), tmp_path / "gone.nii.gz"], ["liver"], modality="ct")
+    assert next(items).error is None
+    with pytest.raises(InputError):
+        next(items)
+
+
+def test_cancelling_a_batch_is_never_recorded_as_an_error_of_a_scan(segmenter, array):
+    items = segmenter.batch(
+        [(array, AFFINE)], ["liver"], on_error="record", modality="ct", cancel=lambda: True
+    )
+    with pytest.raises(Cancelled):
+        next(items)
+
+
+def test_a_model_folder_with_random_weights_answers_on_the_grid_of_the_scan(array, tmp_path):
+    network = tiny_segmenter()
+    with torch.no_grad():
+        network.presence_head[2].bias += 20  # sure of everything, so that there is a mask to see
+    write_model(tmp_path / "random", network=network, domains=[TORSO], mask_threshold=0.01)
+    segmenter = Segmenter.from_pretrained(tmp_path / "random", device="cpu", precision="float32")
+    result = segmenter((array, AFFINE), ["liver", "spleen"], modality="ct")
+    assert result["liver"].mask.shape == SHAPE
+    assert result["liver"].presence == pytest.approx(1, abs=1e-3)
+    again = segmenter((array, AFFINE), ["spleen"], modality="ct")
+    np.testing.assert_array_equal(again["spleen"].mask, result["spleen"].mask)
+
+
+def test_a_segmenter_says_what_a_prompt_means_to_it(segmenter):
+    assert segmenter.resolve("Left  KIDNEY").concepts == ("kidney.left",)
+    assert segmenter.resolve("pancreas").status == "unsupported"
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(ModelError) as caught:
+        Segmenter.from_pretrained("no-such-model")
+    assert caught.value.code == "E401"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cuda:x", "", "meta"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(ModelError) as caught:
+        choose_device(name)
+    assert caught.value.remedy
+
+
+def test_automatic_device_is_one_that_is_there():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose_device("auto").type == expected
+    assert choose_device("cpu") == torch.device("cpu")

@@ -1,0 +1,132 @@
+"""A tiny network learns named shapes from phantoms: text matters, and absence is noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from fakes import CLEAN, TINY_QUERY, ellipsoid, noise, seeded, tiny_encoder, tiny_network
+
+from textseg.knowledge import load_tree
+from textseg.network.backbones import BackboneConfig
+from textseg.network.queries import build_queries
+from textseg.training.augment import GeometryConfig
+from textseg.training.sampling import DomainConfig, DomainSampler, TrainingCase
+from textseg.training.segmentation_task import DomainPrompts, SegmentationTask
+
+CONCEPTS = ("spleen", "kidney.right", "kidney.left", "liver")
+SWAP = torch.tensor([0, 1, 3, 2, 4])
+SHAPE = (16, 24, 16)
+STEPS = 240
+
+
+def phantom(*, without_spleen=False):
+    """Two kidneys that only their place tells apart, a liver in front and a spleen above."""
+    labels = torch.zeros(SHAPE, dtype=torch.int16)
+    shapes = [
+        ((0.3, 0.3, 0.75), (0.2, 0.16, 0.18)),
+        ((0.75, 0.3, 0.3), (0.17, 0.14, 0.22)),
+        ((0.25, 0.3, 0.3), (0.17, 0.14, 0.22)),
+        ((0.6, 0.72, 0.5), (0.3, 0.2, 0.35)),
+    ]
+    for label, (centre, radii) in enumerate(shapes, start=1):
+        if label > 1 or not without_spleen:
+            labels[torch.from_numpy(ellipsoid(SHAPE, centre, radii))] = label
+    grey = torch.tensor([0.0, 70.0, 120.0, 120.0, 180.0])
+    return TrainingCase(
+        id=str(without_spleen),
+        labels=labels,
+        known=torch.ones(len(CONCEPTS), dtype=torch.bool),
+        spacing_mm=(4.0, 4.0, 4.0),
+        image=(grey[labels.long()] + 4 * noise(*SHAPE))[None],
+    )
+
+
+@pytest.fixture(scope="module", name="trained")
+def _trained():
+    """A task after a short training, and a function that asks it about a whole phantom."""
+    config = DomainConfig(
+        name="toy",
+        datasets=[],
+        modality="mr",
+        spacing_mm=4.0,
+        window=SHAPE,
+        real=1.0,
+        mirror=0.0,
+        geometry=GeometryConfig(rotation_deg=5, scale=(0.95, 1.05), stretch=0.03, elastic_mm=1),
+        quality=dataclasses.replace(CLEAN, noise=0.05),
+    )
+    cases = [phantom(), phantom(without_spleen=True)]
+    sampler = DomainSampler(config, index=0, concepts=CONCEPTS, swap=SWAP, cases=cases)
+    tree = load_tree()
+    names = [*CONCEPTS, "kidney"]
+    queries = build_queries([tree[c] for c in names], tiny_encoder(), modality="mr")
+    membership = torch.cat([torch.eye(5)[1:], torch.tensor([[0.0, 0, 1, 1, 0]])]).bool()
+    network = tiny_network(
+        backbone=BackboneConfig(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1)),
+        query_features=TINY_QUERY,
+        full_channels=12,
+    )
+    task = seeded(lambda: SegmentationTask(network, points=1000, mask_prompts=5))
+    task.set_domains([DomainPrompts({"mr": queries}, membership)])
+    optimiser = torch.optim.AdamW(task.parameters(), lr=6e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=STEPS)
+    for number in range(STEPS):
+        batch = sampler.draw(number, torch.Generator().manual_seed(number))
+        loss = torch.stack(list(task.losses(batch).values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    task.eval()
+
+    def ask(case):
+        still = dataclasses.replace(
+            config,
+            geometry=GeometryConfig(rotation_deg=0, scale=(1, 1), stretch=0, elastic_mm=0),
+            quality=CLEAN,
+        )
+        sampler = DomainSampler(still, index=0, concepts=CONCEPTS, swap=SWAP, cases=[case])
+        batch = sampler.draw(0, torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            decoded = task.network.decode(task.network.encode(batch.image), queries[None])
+        masks = decoded.logits[0] > 0
+        return dict(zip(names, masks, strict=True)), decoded.presence[0], batch.labels[0]
+
+    return ask, names
+
+
+def dice(a, b):
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+@pytest.mark.slow
+def test_the_right_prompt_finds_its_shape(trained):
+    ask, _ = trained
+    masks, _, labels = ask(phantom())
+    for label, concept in enumerate(CONCEPTS, start=1):
+        assert dice(masks[concept], labels == label) >= 0.8, concept
+    assert dice(masks["kidney"], (labels == 2) | (labels == 3)) >= 0.8
+
+
+@pytest.mark.slow
+def test_the_wrong_prompt_does_not(trained):
+    ask, _ = trained
+    masks, _, labels = ask(phantom())
+    for asked in CONCEPTS:
+        for label, other in enumerate(CONCEPTS, start=1):
+            if other != asked:
+                assert dice(masks[asked], labels == label) < 0.2, (asked, other)
+
+
+@pytest.mark.slow
+def test_what_is_absent_seems_less_present_than_what_is_there(trained):
+    ask, names = trained
+    _, presence, _ = ask(phantom(without_spleen=True))
+    _, there, _ = ask(phantom())
+    spleen = names.index("spleen")
+    others = [k for k in range(len(names)) if k != spleen]
+    assert presence[spleen] < presence[others].min()
+    assert presence[spleen] < there[spleen]
+    assert presence[spleen] < 0 < there[spleen]

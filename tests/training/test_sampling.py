@@ -1,0 +1,260 @@
+"""Batches: reproducible, geometrically consistent, honest about sides and about what is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fakes import CLEAN, STILL, contrast, torso_labels
+
+from textseg.training.body import body_distances
+from textseg.training.sampling import (
+    IGNORE,
+    DomainConfig,
+    DomainSampler,
+    MixtureDataset,
+    TrainingCase,
+)
+
+CONCEPTS = ("spleen", "kidney.right", "kidney.left", "liver", "lung.middle_lobe.right")
+SWAP = torch.tensor([0, 1, 3, 2, 4, IGNORE])
+RAW = {1: 1, 2: 2, 3: 3, 5: 4, 13: 5, 29: 6}  # the vertebra is an unnamed tissue here
+SPACING = (4.0, 4.5, 5.0)
+
+
+def relabelled(raw):
+    labels = torch.zeros(raw.shape, dtype=torch.int16)
+    for value, label in RAW.items():
+        labels[torch.from_numpy(raw == value)] = label
+    return labels
+
+
+def make_case(name="a", *, image=True, body=False, known=(1, 1, 1, 1, 1), shape=(28, 24, 22)):
+    raw = torso_labels(shape)
+    labels = relabelled(raw)
+    return TrainingCase(
+        id=name,
+        labels=labels,
+        known=torch.tensor(known).bool(),
+        spacing_mm=SPACING,
+        image=torch.from_numpy(contrast(raw))[None] if image else None,
+        distances=body_distances(labels, SPACING).half() if body else None,
+    )
+
+
+def make_sampler(*cases, **changes):
+    settings = {
+        "name": "test",
+        "datasets": ["none"],
+        "modality": "mr",
+        "spacing_mm": 4.0,
+        "window": (16, 20, 12),
+    }
+    config = DomainConfig(**{**settings, **changes})
+    return DomainSampler(config, index=3, concepts=CONCEPTS, swap=SWAP, cases=cases)
+
+
+def draw(sampler, number=0, seed=5):
+    return sampler.draw(number, torch.Generator().manual_seed(seed))
+
+
+def same(a, b):
+    return all(
+        torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+MIXED = {
+    "ct": make_sampler(make_case(image=False, body=True), modality="ct", random_contrast=0.5),
+    "mr": make_sampler(make_case(), make_case("b", image=False), strip=0.5),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_a_batch_has_the_stated_shapes_and_finite_values(kind):
+    sampler = MIXED[kind]
+    modalities = set()
+    for seed in range(8):
+        batch = draw(sampler, number=seed, seed=seed)
+        assert batch.number == seed
+        assert batch.domain == 3
+        assert batch.image.shape == (1, 1, 16, 20, 12)
+        assert batch.labels.shape == (1, 16, 20, 12)
+        assert batch.labels.dtype == torch.int64
+        assert batch.known.shape == (1, len(CONCEPTS))
+        assert torch.isfinite(batch.image).all()
+        assert int(batch.labels.max()) <= len(CONCEPTS)  # unnamed tissues end with the synthesis
+        modalities.add(batch.modality)
+    assert modalities == ({"ct", "mr"} if kind == "ct" else {"mr"})
+
+
+def test_a_batch_is_a_function_of_seed_and_number():
+    samplers = list(MIXED.values())
+    early = MixtureDataset(samplers, seed=7, start=0, length=6)
+    late = MixtureDataset(samplers, seed=7, start=4, length=2)
+    assert len(late) == 2
+    assert same(late[0], early[4])
+    assert same(late[1], early[5])
+    again = [early[i] for i in (5, 0, 5)]  # in any order, any number of times
+    assert same(again[0], again[2])
+    assert not same(early[0], early[1])
+    assert not same(early[0], MixtureDataset(samplers, seed=8, start=0, length=1)[0])
+
+
+def test_domains_are_drawn_by_their_shares():
+    rare = make_sampler(make_case(), share=0.0)
+    common = make_sampler(make_case(), share=2.0)
+    common.index = 1
+    drawn = MixtureDataset([rare, common], seed=0, start=0, length=12)
+    assert {drawn[i].domain for i in range(12)} == {1}
+
+
+def mirrored_pair(**changes):
+    plain = {"geometry": STILL, "quality": CLEAN, "real": 1.0, **changes}
+    return (
+        draw(make_sampler(make_case(known=(1, 1, 0, 1, 1)), mirror=mirror, **plain))
+        for mirror in (0.0, 1.0)
+    )
+
+
+def test_mirroring_swaps_left_and_right_together_with_the_image():
+    straight, mirrored = mirrored_pair(window=(36, 36, 36))
+    assert torch.equal(mirrored.image[0, 0], straight.image[0, 0].flip(0))
+    there = straight.labels[0].flip(0)
+    for label, other in ((1, 1), (4, 4), (2, 3), (3, 2), (5, IGNORE), (0, 0)):
+        assert (there == label).any()
+        assert torch.equal(there == label, mirrored.labels[0] == other), label
+
+
+def test_after_mirroring_the_left_kidney_still_lies_left():
+    for batch in mirrored_pair(window=(24, 24, 20)):
+        x = {label: (batch.labels[0] == label).nonzero()[:, 0].float().mean() for label in (2, 3)}
+        assert x[3] < x[2]  # RAS: left has the lower X
+
+
+def test_known_follows_the_sides():
+    straight, mirrored = mirrored_pair()
+    assert straight.known[0].tolist() == [True, True, False, True, True]
+    # the right middle lobe has no left counterpart: in a mirrored image nothing is known of it
+    assert mirrored.known[0].tolist() == [True, False, True, True, False]
+
+
+def test_image_and_labels_are_cut_from_the_same_place():
+    batch = draw(make_sampler(make_case(), real=1.0, quality=CLEAN, window=(20, 20, 16)))
+    image, labels = batch.image[0, 0], batch.labels[0]
+    inner = torch.nn.functional.avg_pool3d((labels == 4)[None].float(), 3, 1, 1)[0] > 0.999
+    assert inner.any()
+    spread = float(image[inner].std())
+    assert spread < 0.1  # the liver is one grey; a shifted cut would mix it with its surroundings
+
+
+def test_both_sides_of_a_pair_get_one_intensity_in_synthetic_images():
+    sampler = make_sampler(
+        make_case(image=False), geometry=STILL, quality=CLEAN, mirror=0, window=(28, 24, 20)
+    )
+    gaps, differences = [], []
+    for seed in range(8):
+        batch = draw(sampler, seed=seed)
+        image, labels = batch.image[0, 0], batch.labels[0]
+        right, left, liver = (float(image[labels == k].median()) for k in (2, 3, 4))
+        gaps.append(abs(right - left))
+        differences.append(abs(right - liver))
+    assert max(gaps) < 0.25
+    assert max(differences) > 0.5
+
+
+def test_unnamed_tissues_can_be_stripped_away():
+    case = make_case(image=False)
+    bare, full = (
+        make_sampler(
+            case, geometry=STILL, quality=CLEAN, mirror=0, strip=strip, window=(28, 24, 20)
+        )
+        for strip in (1.0, 0.0)
+    )
+    spine = case.labels == 6
+    assert spine.any()
+    shown = 0
+    for seed in range(6):
+        stripped, kept = draw(bare, seed=seed), draw(full, seed=seed)
+        assert torch.equal(stripped.labels, kept.labels)
+        shown += not torch.allclose(stripped.image, kept.image)
+    assert shown >= 4
+
+
+def test_ignored_voxels_stay_ignored():
+    case = make_case()
+    case.labels[case.labels == 4] = IGNORE
+    for mirror in (0.0, 1.0):
+        batch = draw(make_sampler(case, mirror=mirror, window=(24, 24, 20)))
+        assert (batch.labels == IGNORE).any()
+        assert not (batch.labels == 4).any()
+
+
+def test_crops_lie_mostly_inside_the_scan():
+    case = make_case(shape=(40, 36, 32))
+    case.labels[:] = 4
+    sampler = make_sampler(case, geometry=STILL, window=(16, 12, 20))
+    inside = [float((draw(sampler, seed=s).labels == 4).float().mean()) for s in range(25)]
+    assert min(inside) > 0.75
+    assert float(np.mean(inside)) > 0.9
+
+
+def test_crops_reach_every_part_of_the_scan():
+    case = make_case(shape=(40, 36, 32))
+    case.labels[:] = 1 + (torch.arange(40) >= 20)[:, None, None].short()
+    sampler = make_sampler(case, geometry=STILL, window=(12, 12, 12), mirror=0)
+    halves = {int(v) for s in range(20) for v in draw(sampler, seed=s).labels.unique()}
+    assert {1, 2} <= halves
+
+
+def test_small_structures_are_visited_more_often_than_chance():
+    case = make_case(image=False, shape=(48, 48, 40))
+    case.labels[:] = 0
+    case.labels[3:6, 3:6, 3:6] = 1  # one corner of the scan
+    sampler = make_sampler(case, geometry=STILL, window=(12, 12, 12), mirror=0)
+    hits = sum(bool((draw(sampler, seed=s).labels == 1).any()) for s in range(40))
+    assert hits > 20
+
+
+def test_every_case_is_used():
+    cases = [make_case(str(k)) for k in range(3)]
+    for k, case in enumerate(cases):
+        case.labels[:] = k + 1
+    sampler = make_sampler(*cases, mirror=0, geometry=STILL)
+    seen = {int(draw(sampler, seed=s).labels.max()) for s in range(30)}
+    assert seen == {1, 2, 3}
+
+
+def test_several_crops_of_a_batch_differ():
+    batch = draw(make_sampler(make_case(), batch=2))
+    assert batch.image.shape[0] == 2
+    assert not torch.equal(batch.image[0], batch.image[1])
+
+
+def test_outside_a_ct_label_map_there_is_air():
+    sampler = make_sampler(
+        make_case(image=False, body=True),
+        modality="ct",
+        geometry=STILL,
+        quality=CLEAN,
+        window=(60, 60, 60),
+    )
+    corner = draw(sampler).image[0, 0, :6, :6, :6]
+    torch.testing.assert_close(corner, torch.full_like(corner, -4.0))  # -1000 HU as model input
+
+
+@pytest.mark.parametrize(
+    ("modality", "share", "expected"),
+    [("ct", 0.0, ("ct",)), ("ct", 0.2, ("ct", "mr")), ("mr", 0.2, ("mr",)), ("pet", 0, ("pet",))],
+)
+def test_a_domain_names_the_modalities_it_trains(modality, share, expected):
+    config = DomainConfig(
+        name="x",
+        datasets=[],
+        modality=modality,
+        spacing_mm=1.0,
+        window=(4, 4, 4),
+        random_contrast=share,
+    )
+    assert config.modalities == expected
