@@ -14,7 +14,7 @@ SIZE = (16, 24, 32)
 CONFIGS = {
     "late": tiny_network("late"),
     "late, heavy last stage": tiny_network(
-        "late", light_full_resolution=False, decoder_blocks=2, norm="instance"
+        "late", light_full_resolution=False, decoder_blocks=2, norm="instance", least_channels=11
     ),
     "multiscale": tiny_network("multiscale"),
     "multiscale, four stages": tiny_network(

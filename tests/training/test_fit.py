@@ -100,7 +100,9 @@ def train(folder, *callbacks, epochs=4, steps=3, resume=None, data=None, **optio
         **settings,
     )
     task = make_task()
-    trainer.fit(task, datamodule=data or make_data(folder, steps=steps), ckpt_path=resume)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0 if resume is None else 1)  # nothing of a resumed run is drawn anew
+        trainer.fit(task, datamodule=data or make_data(folder, steps=steps), ckpt_path=resume)
     return task, trainer
 
 

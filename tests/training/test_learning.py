@@ -6,8 +6,19 @@ import dataclasses
 
 import pytest
 import torch
-from fakes import CLEAN, TINY_QUERY, ellipsoid, noise, seeded, tiny_encoder, tiny_network
+from fakes import (
+    CLEAN,
+    TINY_QUERY,
+    ellipsoid,
+    noise,
+    seeded,
+    tiny_encoder,
+    tiny_network,
+    tiny_segmenter,
+)
+from torch.nn.functional import binary_cross_entropy_with_logits
 
+from textseg.imaging import normalise_intensity
 from textseg.knowledge import load_tree
 from textseg.network.backbones import BackboneConfig
 from textseg.network.queries import build_queries
@@ -18,11 +29,11 @@ from textseg.training.segmentation_task import DomainPrompts, SegmentationTask
 CONCEPTS = ("spleen", "kidney.right", "kidney.left", "liver")
 SWAP = torch.tensor([0, 1, 3, 2, 4])
 SHAPE = (16, 24, 16)
-STEPS = 240
+STEPS = 320
 
 
 def phantom(*, without_spleen=False):
-    """Two kidneys that only their place tells apart, a liver in front and a spleen above."""
+    """Two kidneys, a liver in front of them and, in one of two phantoms, a spleen above."""
     labels = torch.zeros(SHAPE, dtype=torch.int16)
     shapes = [
         ((0.3, 0.3, 0.75), (0.2, 0.16, 0.18)),
@@ -33,7 +44,7 @@ def phantom(*, without_spleen=False):
     for label, (centre, radii) in enumerate(shapes, start=1):
         if label > 1 or not without_spleen:
             labels[torch.from_numpy(ellipsoid(SHAPE, centre, radii))] = label
-    grey = torch.tensor([0.0, 70.0, 120.0, 120.0, 180.0])
+    grey = torch.tensor([0.0, 250.0, 90.0, 150.0, 200.0])
     return TrainingCase(
         id=str(without_spleen),
         labels=labels,
@@ -52,6 +63,7 @@ def _trained():
         modality="mr",
         spacing_mm=4.0,
         window=SHAPE,
+        batch=2,
         real=1.0,
         mirror=0.0,
         geometry=GeometryConfig(rotation_deg=5, scale=(0.95, 1.05), stretch=0.03, elastic_mm=1),
@@ -70,8 +82,8 @@ def _trained():
     )
     task = seeded(lambda: SegmentationTask(network, points=1000, mask_prompts=5))
     task.set_domains([DomainPrompts({"mr": queries}, membership)])
-    optimiser = torch.optim.AdamW(task.parameters(), lr=6e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=STEPS)
+    optimiser = torch.optim.AdamW(task.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, total_steps=STEPS)
     for number in range(STEPS):
         batch = sampler.draw(number, torch.Generator().manual_seed(number))
         loss = torch.stack(list(task.losses(batch).values())).sum()
@@ -84,6 +96,7 @@ def _trained():
     def ask(case):
         still = dataclasses.replace(
             config,
+            batch=1,
             geometry=GeometryConfig(rotation_deg=0, scale=(1, 1), stretch=0, elastic_mm=0),
             quality=CLEAN,
         )
@@ -121,12 +134,29 @@ def test_the_wrong_prompt_does_not(trained):
 
 
 @pytest.mark.slow
-def test_what_is_absent_seems_less_present_than_what_is_there(trained):
+def test_what_may_be_absent_seems_less_present_than_what_never_is(trained):
     ask, names = trained
     _, presence, _ = ask(phantom(without_spleen=True))
-    _, there, _ = ask(phantom())
     spleen = names.index("spleen")
     others = [k for k in range(len(names)) if k != spleen]
-    assert presence[spleen] < presence[others].min()
-    assert presence[spleen] < there[spleen]
-    assert presence[spleen] < 0 < there[spleen]
+    assert presence[spleen] < 0.5 < presence[others].min()
+
+
+@pytest.mark.slow
+def test_presence_can_be_learned_from_the_image():
+    network = tiny_segmenter(
+        tiny_network(backbone=BackboneConfig(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1)))
+    ).train()
+    cases = [phantom(), phantom(without_spleen=True)]
+    images = torch.stack([normalise_intensity(case.image, "mr") for case in cases])
+    queries = noise(1, 3, TINY_QUERY, seed=2).expand(2, -1, -1)
+    target = torch.tensor([[1.0, 1, 1], [0, 1, 1]])
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    for _ in range(250):
+        presence = network.presence(network.refine(network.encode(images), queries))
+        loss = binary_cross_entropy_with_logits(presence, target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert presence[0, 0] > 2
+    assert presence[1, 0] < -2

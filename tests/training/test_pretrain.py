@@ -58,7 +58,9 @@ def test_the_loss_falls_and_the_encoder_can_be_exported(data, tmp_path):
     assert np.mean(recorder.losses[-8:]) < 0.8 * np.mean(recorder.losses[:8])
 
     folder = tmp_path / "words"
-    manifest = export_encoder(tmp_path / LAST, folder, config=TINY_ENCODER, version="0.1")
+    manifest = export_encoder(
+        tmp_path / LAST, folder, config=TINY_ENCODER, name="words", version="0.1", licence="CC0-1.0"
+    )
     assert manifest.network is None
     assert manifest.supported == frozenset()
     close = load_encoder(folder).encode(["liver"]) @ task.encoder.encode(["liver"]).T
@@ -69,7 +71,14 @@ def test_a_checkpoint_of_another_encoder_is_not_exported(data, tmp_path):
     train(data, ResumableCheckpoint(tmp_path), epochs=1)
     other = TINY_ENCODER.model_copy(update={"width": 16})
     with pytest.raises(ModelError) as caught:
-        export_encoder(tmp_path / LAST, tmp_path / "words", config=other, version="0.1")
+        export_encoder(
+            tmp_path / LAST,
+            tmp_path / "words",
+            config=other,
+            name="words",
+            version="0.1",
+            licence="CC0-1.0",
+        )
     assert caught.value.code == "E402"
 
 

@@ -258,3 +258,49 @@ def test_a_domain_names_the_modalities_it_trains(modality, share, expected):
         random_contrast=share,
     )
     assert config.modalities == expected
+
+
+def negative_pair(share, *, modality="mr", random_contrast=0.0):
+    strange = make_sampler(make_case("strange"), name="strange", window=(8, 8, 8), spacing_mm=6.0)
+    own = make_sampler(
+        make_case(known=(1, 0, 1, 1, 1), body=modality == "ct"),
+        negatives=["strange"],
+        negative_share=share,
+        modality=modality,
+        random_contrast=random_contrast,
+    )
+    return MixtureDataset([own, strange], seed=0, start=0, length=1), own, strange
+
+
+def test_a_scan_of_another_kind_shows_that_nothing_is_there():
+    _, own, strange = negative_pair(1.0)
+    batch = own.draw(0, torch.Generator().manual_seed(0), others=[strange])
+    assert batch.domain == own.index
+    assert batch.image.shape == (1, 1, 16, 20, 12)  # on the grid of the domain that asks
+    assert float(batch.image.std()) > 0.1
+    assert not batch.labels.any()
+    assert batch.known.all()
+
+
+def test_without_a_share_no_negative_is_drawn():
+    _, own, strange = negative_pair(0.0)
+    for seed in range(6):
+        batch = own.draw(0, torch.Generator().manual_seed(seed), others=[strange])
+        assert batch.labels.any()
+
+
+def test_ct_batches_are_never_negatives():
+    _, own, strange = negative_pair(1.0, modality="ct")
+    for seed in range(4):
+        batch = own.draw(0, torch.Generator().manual_seed(seed), others=[strange])
+        assert batch.modality == "ct"
+        assert batch.labels.any()
+
+
+def test_a_mixture_finds_the_negatives_a_domain_names():
+    mixture, own, strange = negative_pair(1.0)
+    own.index, strange.index = 0, 1
+    drawn = [MixtureDataset(mixture.samplers, seed=s, start=0, length=1)[0] for s in range(12)]
+    assert {batch.domain for batch in drawn} == {0, 1}
+    for batch in drawn:
+        assert bool(batch.labels.any()) is (batch.domain == 1)

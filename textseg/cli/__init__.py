@@ -1,7 +1,7 @@
 """The ``textseg`` command: one module per verb; torch is imported inside a verb, never before.
 
 ``predict`` makes masks and ``evaluate`` scores them; ``resolve``, ``concepts`` and ``models`` say
-what can be asked for; ``fit``, ``pretrain`` and ``export`` train.
+what can be asked for; ``fit``, ``pretrain``, ``export`` and ``card`` train and describe models.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_op
 app.command("fit", context_settings=_PASSED_ON)(train.fit)
 app.command("pretrain", context_settings=_PASSED_ON)(train.pretrain)
 app.command("export")(train.export)
+app.command("card")(train.card)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""``textseg fit``, ``pretrain`` and ``export``: training, with Lightning's own options."""
+"""``textseg fit``, ``pretrain``, ``export``, ``card``: training, with Lightning's own options."""
 
 from __future__ import annotations
 
@@ -87,6 +87,38 @@ def export(
             omit=omit or (),
         )
     say(f"wrote {out}: {manifest.name} {manifest.version}, {len(manifest.supported)} concepts")
+
+
+def card(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or folder of the model.")],
+    config: Annotated[
+        Path, typer.Option("--config", "-c", metavar="FILE", help="Configuration of its training.")
+    ],
+    cases: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Case list, if it is no longer where the run found it."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    debug: DebugFlag = False,
+) -> None:
+    """Score a model on the validation scans of its training, and write its card.
+
+    Writes scores.json and CARD.md into the model's folder.
+    """
+    training = _training()
+    from textseg.network.weights import find_model
+    from textseg.segmenter import Segmenter
+
+    folder = find_model(model)
+    segmenter = Segmenter.from_pretrained(folder, device=device)
+    training.card(
+        segmenter,
+        folder,
+        config=config,
+        cases=cases,
+        progress=lambda score: say(f"{score.id}: mean Dice {score.mean_dice:.3f}"),
+    )
+    say(f"wrote {folder / 'CARD.md'}")
 
 
 def _training() -> Any:

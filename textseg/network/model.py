@@ -42,6 +42,9 @@ class NetworkConfig(BaseModel):
         layers: Cross-attention layers.
         heads: Attention heads.
         hidden: Width of the feed-forward part.
+        text_shortcut: Let the text reach the mask vectors directly as well, through one linear
+            layer; without it they come from the refined queries alone, as published, and a hundred
+            similar names take many more steps to tell apart.
         norm: Normalisation in the decoder.
     """
 
@@ -59,6 +62,7 @@ class NetworkConfig(BaseModel):
     layers: int = 3
     heads: int = 6
     hidden: int = 512
+    text_shortcut: bool = True
     norm: NormName = "group"
 
 
@@ -118,10 +122,18 @@ class PromptedSegmenter(nn.Module):
         self.mask_heads = nn.ModuleList(
             Perceptron(config.embedding, config.embedding, width + 1) for width in levels[:2]
         )
+        self.shortcuts = nn.ModuleList(
+            nn.Linear(config.query_features, width + 1, bias=False)
+            for width in levels[:2]
+            if config.text_shortcut
+        )
+        for weight in self.shortcuts.parameters():
+            nn.init.zeros_(weight)
         self.prompt_heads = nn.ModuleList(
             nn.Linear(config.embedding, extra * width) for width in channels[1:-1] if extra
         )
         self.presence_head = Perceptron(config.embedding, config.embedding, 1)
+        self.evidence = nn.Parameter(torch.tensor(0.5))
 
     def encode(self, volume: Tensor) -> Features:
         """Features of a volume ``B C X Y Z`` whose sides are multiples of ``granularity``."""
@@ -131,28 +143,43 @@ class PromptedSegmenter(nn.Module):
         return Features(tuple(maps), tuple(decoded), tokens, position)
 
     def refine(self, features: Features, queries: Tensor) -> Tensor:
-        """Queries ``B K Q`` after reading the image, ``B K E``."""
-        projected = self.query_projection(queries.to(features.tokens.dtype))
-        refined: Tensor = self.query_decoder(projected, features.tokens, features.position)
-        return refined
+        """Queries ``B K Q`` after reading the image, with the queries themselves: ``B K E+Q``."""
+        asked = queries.to(features.tokens.dtype)
+        refined = self.query_decoder(
+            self.query_projection(asked), features.tokens, features.position
+        )
+        return torch.cat([refined, asked.to(refined.dtype)], dim=-1)
 
-    def presence(self, refined: Tensor) -> Tensor:
-        """Presence logits ``B K`` of refined queries."""
-        logits: Tensor = self.presence_head(refined)
-        return logits.squeeze(-1).float()
+    def presence(self, features: Features, refined: Tensor) -> Tensor:
+        """Presence logits ``B K``: what the refined query says, and the surest voxel of its mask.
+
+        Masks do not learn from presence, so a wrong presence cannot spoil them.
+        """
+        said: Tensor = self.presence_head(refined[..., : self.config.embedding])
+        with torch.no_grad():
+            if self.config.fusion == "late":
+                logits = mask_logits(features.decoded[1], self.mask_vectors(refined, level=1))
+            else:
+                logits = self.masks(features, refined)
+            surest = logits.flatten(2).amax(-1).float()
+        return said.squeeze(-1).float() + self.evidence * surest
 
     def mask_vectors(self, refined: Tensor, level: int = 0) -> Tensor:
         """Weights and, last, bias of each prompt's mask at a decoder level, ``B K C+1``.
 
         Level 0 is full resolution; level 1, half of it, exists with ``late`` fusion for training.
         """
-        vectors: Tensor = self.mask_heads[level](refined)
-        return vectors.float()
+        seen = refined[..., : self.config.embedding]
+        asked = refined[..., self.config.embedding :]
+        vectors: Tensor = self.mask_heads[level](seen).float()
+        if self.config.text_shortcut:
+            vectors = vectors + self.shortcuts[level](asked).float()
+        return vectors
 
     def decode(self, features: Features, queries: Tensor) -> Decoded:
         """Logits of every prompt at full resolution, and its presence logit."""
         refined = self.refine(features, queries)
-        return Decoded(self.masks(features, refined), self.presence(refined))
+        return Decoded(self.masks(features, refined), self.presence(features, refined))
 
     def masks(self, features: Features, refined: Tensor) -> Tensor:
         """Mask logits ``B K X Y Z`` of refined queries at full resolution."""
@@ -169,7 +196,9 @@ class PromptedSegmenter(nn.Module):
         """Finest decoder map when one refined query ``B E`` steers every stage."""
         extras: list[Tensor | None] = [None]
         for head, skip in zip(self.prompt_heads, features.maps[1:-1], strict=True):
-            kernels = head(query).unflatten(1, (self.config.prompt_maps, skip.shape[1]))
+            kernels = head(query[:, : self.config.embedding]).unflatten(
+                1, (self.config.prompt_maps, skip.shape[1])
+            )
             extras.append(torch.einsum("bcxyz,bmc->bmxyz", skip, kernels.to(skip.dtype)))
         decoded: list[Tensor] = self.pixel_decoder(features.maps, extras)
         return decoded[0]

@@ -17,6 +17,8 @@ from textseg.knowledge import Concept
 from textseg.network.text_encoder import TextEncoder
 
 SIDES: tuple[str | None, ...] = (None, "left", "right")
+SIDE_SCALE = 4.0
+"""Size of the side switch; beside it a text vector has length ``features ** 0.5``."""
 MODALITIES: tuple[Modality | None, ...] = (None, "ct", "mr", "pet")
 
 
@@ -48,5 +50,5 @@ def build_queries(
     sides = torch.tensor([SIDES.index(concept.side) for concept in concepts], dtype=torch.long)
     side = functional.one_hot(sides, len(SIDES))
     kind = functional.one_hot(torch.tensor(MODALITIES.index(modality)), len(MODALITIES))
-    switches = torch.cat([side, kind.expand(len(concepts), -1)], dim=1)
+    switches = torch.cat([SIDE_SCALE * side, kind.expand(len(concepts), -1)], dim=1)
     return torch.cat([text.cpu() * scale, switches.float()], dim=1)

@@ -133,11 +133,11 @@ def nearest(concept: str, scope: Scope) -> tuple[str, ...]:
 def _nearby(concept: str, scope: Scope) -> tuple[str, ...]:
     here = scope.tree[concept]
     near = [
-        (other.system != here.system, other.id, other.name)
+        (other.kind != here.kind, other.system != here.system, other.id, other.name)
         for other in (scope.tree[known] for known in scope.supported or ())
         if other.region == here.region and (here.side is None or other.side in (None, here.side))
     ]
-    return tuple(name for _, _, name in sorted(near))[:_MAX_SUGGESTIONS]
+    return tuple(name for *_, name in sorted(near))[:_MAX_SUGGESTIONS]
 
 
 def _is_specific(concept: str, scope: Scope) -> bool:

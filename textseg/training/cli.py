@@ -14,11 +14,12 @@ from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from textseg.datasets import load_cases
 from textseg.errors import ModelError
 from textseg.knowledge import load_tree
+from textseg.network.text_encoder import TextEncoderConfig
 from textseg.network.weights import ModelManifest, load_encoder
 from textseg.training.card import write_card
 from textseg.training.checkpoint import LAST, PREVIOUS
 from textseg.training.datamodule import MixtureDataModule, domain_space, training_cases
-from textseg.training.export import export_model
+from textseg.training.export import export_encoder, export_model
 from textseg.training.pretrain_task import PretrainTask, TreeTexts
 from textseg.training.scores import CaseScore, ModelScores, ScanSegmenter, score_model
 from textseg.training.segmentation_task import SegmentationTask
@@ -89,10 +90,10 @@ def export(
     omit: Sequence[str] = (),
     **about: str,
 ) -> ModelManifest:
-    """Turns a checkpoint into a model folder.
+    """Turns a checkpoint of ``fit``, or of ``pretrain``, into a model folder.
 
     Args:
-        checkpoint: What ``fit`` wrote.
+        checkpoint: What the run wrote.
         folder: Where to.
         config: The configuration of that run, as given or as kept beside its log.
         cases: Case list to use in place of the configuration's.
@@ -105,6 +106,10 @@ def export(
     for path in (checkpoint, config):
         if not path.is_file():
             raise ModelError("there is no such file.", code="E405", path=path)
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if "encoder" in settings["model"]:
+        encoder = TextEncoderConfig.model_validate(settings["model"]["encoder"])
+        return export_encoder(checkpoint, folder, config=encoder, **about)
     run = _instantiated(config, cases)
     listed, tree = load_cases(run.datamodule.cases_path), load_tree()
     # which concepts a domain holds follows from the case list; no scan needs to be read

@@ -70,7 +70,13 @@ def export_model(
 
 
 def export_encoder(
-    checkpoint: Path, folder: Path, *, config: TextEncoderConfig, version: str
+    checkpoint: Path,
+    folder: Path,
+    *,
+    config: TextEncoderConfig,
+    name: str,
+    version: str,
+    licence: str,
 ) -> ModelManifest:
     """Writes the text encoder of a ``textseg pretrain`` checkpoint as a model folder of its own.
 
@@ -80,9 +86,9 @@ def export_encoder(
     encoder = TextEncoder(config)
     _fill(encoder, checkpoint, prefix="encoder.")
     manifest = ModelManifest(
-        name=folder.name,
+        name=name,
         version=version,
-        licence="Apache-2.0",
+        licence=licence,
         sha256="",
         network=None,
         text_encoder=config.model_dump(mode="json"),

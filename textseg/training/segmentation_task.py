@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -106,6 +106,17 @@ class SegmentationTask(lightning.LightningModule):
         for domain in datamodule.prompts:
             self.classifiers.append(nn.Linear(width, domain.membership.shape[1] - 1))
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Loads weights; only the classifiers may be missing.
+
+        Weight averaging copies the task before ``setup`` makes the classifiers, so the averaged
+        weights of a checkpoint come without them.
+        """
+        own = {k: v for k, v in self.state_dict().items() if k.startswith("classifiers.")}
+        return super().load_state_dict({**own, **state_dict}, strict=strict, assign=assign)
+
     def set_domains(self, domains: Sequence[DomainPrompts]) -> None:
         """Gives the task the prompts of each domain, in the order the batches count them."""
         self._domains = tuple(domains)
@@ -145,7 +156,7 @@ class SegmentationTask(lightning.LightningModule):
             **self._mask_losses(features, refined, batch, rows=rows, voxels=voxels),
             "presence": 0.2
             * presence_loss(
-                self.network.presence(refined), voxels, known, enough=self.enough_voxels
+                self.network.presence(features, refined), voxels, known, enough=self.enough_voxels
             ),
         }
 
@@ -235,9 +246,11 @@ class SegmentationTask(lightning.LightningModule):
             ]
         )
         valid = (flat != IGNORE).float()[:, None]
-        present = voxels.gather(1, rows) > 0
+        known = _known_prompts(batch.known, membership).gather(1, rows)
+        present = (voxels.gather(1, rows) > 0) & known
         dice = (dice_loss(logits, targets, valid) * present).sum() / present.sum().clamp(min=1)
-        return {"dice": dice, "bce": 2 * mask_bce(logits, targets, valid).mean()}
+        bce = (mask_bce(logits, targets, valid) * known).sum() / known.sum().clamp(min=1)
+        return {"dice": dice, "bce": 2 * bce}
 
     def _choose(self, voxels: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
         """Prompts to train masks of: mostly present ones, some absent ones."""

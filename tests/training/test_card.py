@@ -1,0 +1,142 @@
+"""Scoring whole scans and writing the card, with a model that answers from a script."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from textseg.datasets import Case, LabelSpace
+from textseg.imaging import Grid, Volume, read_volume, to_grid
+from textseg.knowledge import load_tree
+from textseg.network.weights import Domain, ModelManifest
+from textseg.outputs.manifest import ModelRecord, RunRecord
+from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
+from textseg.prompts import resolve
+from textseg.training.card import render_card
+from textseg.training.scores import ModelScores, auroc, score_scan
+
+CONCEPTS = ("liver", "spleen", "gallbladder")
+MANIFEST = ModelManifest(
+    name="tiny",
+    version="1",
+    licence="CC0-1.0",
+    sha256="0" * 64,
+    network=None,
+    text_encoder={},
+    domains=(
+        Domain(
+            name="torso",
+            spacing_mm=(2.0, 2.0, 2.0),
+            window=(16, 16, 16),
+            modalities=("ct",),
+            concepts=CONCEPTS,
+        ),
+    ),
+)
+
+
+class Scripted:
+    """Finds the liver exactly, half of the spleen, and a gallbladder that is not there."""
+
+    manifest = MANIFEST
+    tree = load_tree()
+
+    def __init__(self, reference: np.ndarray) -> None:
+        half = reference == 2
+        half[:, :6] = False
+        self._masks = {"liver": reference == 1, "spleen": half, "gallbladder": reference == 0}
+
+    def resolve(self, prompt: str) -> Any:
+        return resolve(prompt, self.tree, supported=CONCEPTS)
+
+    def __call__(self, scan: Any, prompts: Any, *, modality: Any) -> Segmentation:
+        volume: Volume = read_volume(scan, modality=modality)
+        _, transform = to_grid(volume, Grid((2.0, 2.0, 2.0)))
+        results = [
+            PromptResult(
+                prompt,
+                "ok",
+                volume,
+                self.resolve(prompt),
+                0.9 if prompt != "gallbladder" else 0.6,
+                prediction=Prediction(
+                    torch.from_numpy(self._masks[prompt].astype(float)), transform
+                ),
+            )
+            for prompt in prompts
+        ]
+        model = ModelRecord(name="tiny", version="1", sha256="0" * 64)
+        run = RunRecord(model=model, device="cpu", precision="float32", timings_s={"total": 1.5})
+        return Segmentation(volume, results, run=run)
+
+
+@pytest.fixture
+def case(tmp_path: Any) -> tuple[Case, np.ndarray]:
+    reference = np.zeros((11, 12, 9), dtype=np.int16)
+    reference[1:5, 2:10, 1:7] = 1
+    reference[6:10, 4:8, 2:6] = 2
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    rng = np.random.default_rng(0)
+    nibabel.save(
+        nibabel.Nifti1Image(rng.normal(0, 300, reference.shape).astype(np.float32), affine),
+        tmp_path / "image.nii.gz",
+    )
+    nibabel.save(nibabel.Nifti1Image(reference, affine), tmp_path / "label.nii.gz")
+    entry = Case(
+        id="one",
+        dataset="phantom",
+        split="val",
+        modality="ct",
+        sequence="",
+        image=tmp_path / "image.nii.gz",
+        label=tmp_path / "label.nii.gz",
+        labels=MappingProxyType({1: "liver", 2: "spleen"}),
+        unnamed=(),
+        annotated=CONCEPTS,
+        complete=frozenset(CONCEPTS),
+        shape=(11, 12, 9),
+        spacing_mm=(2.0, 2.0, 2.0),
+        licence="CC0-1.0",
+    )
+    return entry, reference
+
+
+def test_scores_are_those_of_the_masks_and_absent_structures_are_kept_apart(
+    case: tuple[Case, np.ndarray],
+) -> None:
+    entry, reference = case
+    model = Scripted(reference)
+    score = score_scan(model, entry, LabelSpace(CONCEPTS, model.tree), domain="torso")
+    dice = {row.concept: row.dice for row in score.structures}
+    # the spleen's slab from 4 to 8 loses its first half: Dice 2 * 1 / (1 + 2)
+    assert dice == {"liver": 1.0, "spleen": pytest.approx(2 / 3, abs=1e-4)}
+    assert score.mean_dice == pytest.approx((1 + 2 / 3) / 2, abs=1e-4)
+    [absent] = score.absent
+    assert absent.concept == "gallbladder"
+    assert absent.predicted_ml == pytest.approx(float((reference == 0).sum()) * 0.008, abs=1e-3)
+
+
+def test_the_card_holds_every_score_and_the_licence_of_every_source(
+    case: tuple[Case, np.ndarray],
+) -> None:
+    entry, reference = case
+    model = Scripted(reference)
+    score = score_scan(model, entry, LabelSpace(CONCEPTS, model.tree), domain="torso")
+    scores = ModelScores(model="tiny", version="1", sha256="0" * 64, cases=(score,))
+    card = render_card(MANIFEST, scores, trained_on=[entry], tree=model.tree)
+    assert "| spleen | 0.667 |" in card
+    assert "| phantom | 1 | 2 | 0.833 |" in card
+    assert "Of 1 prompts" in card
+    assert "0 were answered `not_found`" in card
+    assert "AUROC of the presence score, present against absent prompts: 1.000" in card
+    assert "- phantom: 1 cases, CC0-1.0" in card
+
+
+def test_auroc_is_the_share_of_pairs_in_order() -> None:
+    assert auroc([0.2, 0.8], [0.5]) == 0.5
+    assert auroc([0.9, 0.8], [0.1, 0.2, 0.3]) == 1.0
