@@ -22,14 +22,14 @@ def test_a_query_is_text_then_three_side_and_four_modality_switches():
     found = queries("liver", "kidney.left", "spleen")
     assert found.shape == (3, TINY_QUERY) == (3, query_features(E)) == (3, E + 3 + 4)
     assert found.dtype == torch.float32
-    assert found[:, E : E + 3].tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert found[:, E : E + 3].tolist() == [[4, 0, 0], [0, 4, 0], [4, 0, 0]]
 
 
 def test_left_and_right_differ_in_the_side_switch_alone():
     left, right = queries("kidney.left", "kidney.right")
     assert torch.equal(left[:E], right[:E])
-    assert left[E : E + 3].tolist() == [0, 1, 0]
-    assert right[E : E + 3].tolist() == [0, 0, 1]
+    assert left[E : E + 3].tolist() == [0, 4, 0]
+    assert right[E : E + 3].tolist() == [0, 0, 4]
     assert torch.equal(left[E + 3 :], right[E + 3 :])
 
 
