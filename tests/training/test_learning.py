@@ -153,7 +153,8 @@ def test_presence_can_be_learned_from_the_image():
     target = torch.tensor([[1.0, 1, 1], [0, 1, 1]])
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     for _ in range(250):
-        presence = network.presence(network.refine(network.encode(images), queries))
+        features = network.encode(images)
+        presence = network.presence(features, network.refine(features, queries))
         loss = binary_cross_entropy_with_logits(presence, target)
         optimiser.zero_grad()
         loss.backward()
