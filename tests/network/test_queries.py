@@ -18,19 +18,26 @@ def queries(*concepts, modality="ct"):
     return build_queries([TREE[c] for c in concepts], tiny_encoder(), modality=modality)
 
 
-def test_a_query_is_text_then_three_side_and_four_modality_switches():
-    found = queries("liver", "kidney.left", "spleen")
-    assert found.shape == (3, TINY_QUERY) == (3, query_features(E)) == (3, E + 3 + 4)
+SLOTS = 3 * E
+
+
+def test_a_query_is_text_in_the_slot_of_its_side_then_side_and_modality_switches():
+    found = queries("liver", "kidney.left", "kidney.right")
+    assert found.shape == (3, TINY_QUERY) == (3, query_features(E)) == (3, SLOTS + 3 + 4)
     assert found.dtype == torch.float32
-    assert found[:, E : E + 3].tolist() == [[4, 0, 0], [0, 4, 0], [4, 0, 0]]
+    assert found[:, SLOTS : SLOTS + 3].tolist() == [[4, 0, 0], [0, 4, 0], [0, 0, 4]]
+    slots = found[:, :SLOTS].unflatten(1, (3, E))
+    assert slots.any(dim=2).tolist() == [
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+    ]
 
 
-def test_left_and_right_differ_in_the_side_switch_alone():
+def test_left_and_right_hold_the_same_text_in_different_slots():
     left, right = queries("kidney.left", "kidney.right")
-    assert torch.equal(left[:E], right[:E])
-    assert left[E : E + 3].tolist() == [0, 4, 0]
-    assert right[E : E + 3].tolist() == [0, 0, 4]
-    assert torch.equal(left[E + 3 :], right[E + 3 :])
+    assert torch.equal(left[E : 2 * E], right[2 * E : SLOTS])
+    assert torch.equal(left[SLOTS + 3 :], right[SLOTS + 3 :])
 
 
 @pytest.mark.parametrize(
@@ -39,8 +46,8 @@ def test_left_and_right_differ_in_the_side_switch_alone():
 )
 def test_modality_is_a_switch_and_leaves_the_rest_alone(modality, switch):
     found = queries("liver", "kidney.right", modality=modality)
-    assert found[:, E + 3 :].tolist() == [switch, switch]
-    assert torch.equal(found[:, : E + 3], queries("liver", "kidney.right")[:, : E + 3])
+    assert found[:, SLOTS + 3 :].tolist() == [switch, switch]
+    assert torch.equal(found[:, : SLOTS + 3], queries("liver", "kidney.right")[:, : SLOTS + 3])
 
 
 def test_text_vectors_are_scaled_to_entries_of_order_one():

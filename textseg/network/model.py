@@ -57,7 +57,7 @@ class NetworkConfig(BaseModel):
     full_channels: int = 32
     least_channels: int = 0
     prompt_maps: int = 8
-    query_features: int = 135
+    query_features: int = 391
     embedding: int = 192
     layers: int = 3
     heads: int = 6

@@ -24,7 +24,7 @@ MODALITIES: tuple[Modality | None, ...] = (None, "ct", "mr", "pet")
 
 def query_features(encoder_features: int) -> int:
     """Length of a query vector for an encoder that yields ``encoder_features`` numbers."""
-    return encoder_features + len(SIDES) + len(MODALITIES)
+    return encoder_features * len(SIDES) + len(SIDES) + len(MODALITIES)
 
 
 def unsided_name(concept: Concept) -> str:
@@ -44,11 +44,15 @@ def strip_side(name: str, side: str | None) -> str:
 def build_queries(
     concepts: Sequence[Concept], encoder: TextEncoder, *, modality: Modality | None
 ) -> Tensor:
-    """Query vectors ``K Q`` in float32: text, then side and modality as one-hot switches."""
-    text = encoder.encode([unsided_name(concept) for concept in concepts])
+    """Query vectors ``K Q`` in float32: text in the slot of its side, then the switches.
+
+    A slot per side (none, left, right) lets even a linear layer treat left and right as structures
+    of their own; the switches for side and modality are one-hot.
+    """
+    text = encoder.encode([unsided_name(concept) for concept in concepts]).cpu()
     scale = encoder.config.features**0.5  # unit text vectors have tiny entries beside a one-hot
     sides = torch.tensor([SIDES.index(concept.side) for concept in concepts], dtype=torch.long)
-    side = functional.one_hot(sides, len(SIDES))
-    kind = functional.one_hot(torch.tensor(MODALITIES.index(modality)), len(MODALITIES))
-    switches = torch.cat([SIDE_SCALE * side, kind.expand(len(concepts), -1)], dim=1)
-    return torch.cat([text.cpu() * scale, switches.float()], dim=1)
+    side = functional.one_hot(sides, len(SIDES)).float()
+    slots = (side[:, :, None] * text[:, None] * scale).flatten(1)  # K 3E
+    kind = functional.one_hot(torch.tensor(MODALITIES.index(modality)), len(MODALITIES)).float()
+    return torch.cat([slots, SIDE_SCALE * side, kind.expand(len(concepts), -1)], dim=1)
