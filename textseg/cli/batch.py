@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from textseg.cli import report
+from textseg.cli.report import Talk
 from textseg.cli.scans import Job, check_writable
 from textseg.cli.terminal import progress_bar, say, warn
 from textseg.errors import Cancelled, InputError, PromptError, TextsegError
@@ -71,16 +72,6 @@ class Delivery:
     preview: bool
     resume: bool
     overwrite: bool
-
-
-@dataclass(frozen=True)
-class Talk:
-    """How much is said."""
-
-    as_json: bool
-    quiet: bool
-    debug: bool
-    is_batch: bool = False
 
 
 @dataclass(frozen=True)

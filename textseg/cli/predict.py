@@ -97,7 +97,7 @@ def predict(
     loaded once for a folder of scans, and a scan that cannot be read is reported and skipped.
     """
     with stopping_on_signals(), logging_to_stderr(verbose=verbose, debug=debug):
-        from textseg.cli import batch
+        from textseg.cli import batch, report
         from textseg.cli.concepts import read_prompts
         from textseg.cli.scans import plan_jobs
 
@@ -126,7 +126,7 @@ def predict(
             overwrite=overwrite,
         )
         setup = batch.Setup(model, device, precision)
-        talk = batch.Talk(as_json, quiet, debug, is_batch=jobs.is_batch)
+        talk = report.Talk(as_json, quiet, debug, is_batch=jobs.is_batch)
         code = batch.run(jobs.jobs, question, delivery, setup=setup, talk=talk)
     raise typer.Exit(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from textseg.cli.terminal import cells, make_table, print_json, print_rich, say, warn
@@ -10,9 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from textseg.cli.batch import Talk
     from textseg.outputs.manifest import Manifest, PromptRecord
     from textseg.outputs.segmentation import Segmentation
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How much is said."""
+
+    as_json: bool
+    quiet: bool
+    debug: bool
+    is_batch: bool = False
 
 
 class Explained(Protocol):
