@@ -315,7 +315,7 @@ def choose_device(name: str) -> torch.device:
 def _modality_warning(modality: Modality | None, domain: Domain) -> tuple[str, ...]:
     if modality in domain.modalities:
         return ()
-    trained = " and ".join(domain.modalities).upper()
+    trained = " and ".join(name.upper() for name in domain.modalities)
     return (f"The model learned this on {trained}; the scan is {str(modality).upper()}.",)
 
 

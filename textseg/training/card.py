@@ -46,7 +46,7 @@ def _domain_section(manifest: ModelManifest, tree: KnowledgeTree) -> str:
     lines = ["## What it segments", ""]
     for domain in manifest.domains:
         names = ", ".join(tree[concept].name for concept in domain.concepts)
-        modalities = " and ".join(domain.modalities).upper()
+        modalities = " and ".join(modality.upper() for modality in domain.modalities)
         lines += [
             f"**{domain.name}** ({modalities}, {domain.spacing_mm[0]:g} mm working grid, "
             f"{len(domain.concepts)} structures): {names}.",
