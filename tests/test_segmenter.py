@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from fakes import TINY_ENCODER, tiny_encoder, tiny_segmenter, write_model
+from fakes import tiny_encoder, tiny_segmenter, write_model
 
 from textseg import Segmentation, Segmenter
 from textseg.errors import Cancelled, InputError, ModelError
 from textseg.network.model import Decoded
+from textseg.network.queries import MODALITIES, SIDES
 from textseg.network.weights import Domain, ModelManifest
 from textseg.segmenter import choose_device
 
@@ -33,6 +34,7 @@ HEAD = Domain(
 # axes point left, superior, posterior: every axis must be moved or turned, and back again
 AFFINE = np.array([[-3.0, 0, 0, 40], [0, 0, -3.0, 10], [0, 3.0, 0, -20], [0, 0, 0, 1]])
 SHAPE = (21, 13, 17)
+RIGHT = SIDES.index("right") - len(SIDES) - len(MODALITIES)
 
 
 class IntensityModel(torch.nn.Module):
@@ -49,7 +51,7 @@ class IntensityModel(torch.nn.Module):
         return volume
 
     def decode(self, features, queries):
-        right = queries[..., TINY_ENCODER.features + 2]
+        right = (queries[..., RIGHT] > 0).float()
         self.asked.append(queries.detach().clone())
         sign = (1 - 2 * right)[..., None, None, None]
         logits = 60 * (sign * features - 0.4)  # 100 HU is 0.4 in model input
@@ -232,7 +234,7 @@ def test_the_wrong_modality_is_warned_of(segmenter, array):
 
 
 def test_queries_name_the_modality_of_the_scan_where_it_was_trained(segmenter, array):
-    modality = slice(TINY_ENCODER.features + 3, None)
+    modality = slice(-len(MODALITIES), None)
     segmenter((array, AFFINE), "liver", modality="ct")
     assert segmenter.network.asked[-1][0, 0, modality].tolist() == [0, 1, 0, 0]
     segmenter((array - array.min(), AFFINE), "liver", modality="mr")  # never trained on MR
