@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from textseg.errors import InputError, ResourceError, TextsegError
@@ -390,6 +390,7 @@ def test_the_sound_twin_of_every_bad_file_is_accepted(name, tmp_path):
     name=st.sampled_from([name for name in VALID if not name.endswith("gz")]),
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
 )
+@example(name="a.nii", changes=[(76, 1), (252, 1)])  # a handedness that is neither 1 nor -1
 def test_any_header_gives_a_volume_or_a_coded_error(name, changes, tmp_path_factory):
     raw = bytearray(VALID[name])
     for position, value in changes:

@@ -344,3 +344,17 @@ def test_the_modality_is_the_callers_or_guessed_with_a_reason():
 def test_a_ct_without_hounsfield_units_is_noted():
     volume = as_volume((voxels("f4") / 120, SQUARE), modality="ct")
     assert "do not look like Hounsfield units" in volume.warnings[0]
+
+
+def test_a_qform_whose_handedness_is_unset_is_read_as_right_handed(tmp_path):
+    affine = np.diag([1.5, 2.0, 3.0, 1.0])
+    image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), affine)
+    image.set_sform(None, 0)
+    image.set_qform(affine, 1)
+    raw = bytearray(image.to_bytes())
+    raw[76:80] = bytes(4)  # pixdim[0], the handedness
+    path = tmp_path / "unset.nii"
+    path.write_bytes(bytes(raw))
+    volume = read_volume(path)
+    assert np.allclose(volume.geometry.affine, affine)
+    assert volume.source.header["pixdim"][0] == 0  # the header stays as the file has it

@@ -104,6 +104,10 @@ def checked_affine(
 
 def _qform(header: Any) -> npt.NDArray[np.float64]:
     """The qform, or NaN where its quaternion is not one."""
+    if header["pixdim"][0] not in (-1, 1):
+        # the standard reads any other handedness, zero included, as 1
+        header = header.copy()
+        header["pixdim"][0] = 1
     try:
         return np.asarray(header.get_qform(), dtype=np.float64)
     except (ValueError, np.linalg.LinAlgError):
