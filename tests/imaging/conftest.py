@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
+from fakes import one_thread
+
+__all__ = ["one_thread", "write_scan"]
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -46,15 +48,6 @@ def _write_metaimage(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
         "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
     )
     path.write_bytes(header.encode() + array.astype("<i2").tobytes("F"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Volumes here are tiny: handing them to a second, busy core takes longer than the work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

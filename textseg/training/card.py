@@ -11,6 +11,7 @@ import numpy as np
 from textseg.datasets import Case
 from textseg.knowledge import KnowledgeTree
 from textseg.network.weights import ModelManifest
+from textseg.outputs.atomic import write_atomically
 from textseg.training.scores import CaseScore, ModelScores, StructureScore, auroc
 
 
@@ -159,9 +160,14 @@ def write_card(
     tree: KnowledgeTree,
 ) -> Path:
     """Writes ``scores.json`` and ``CARD.md`` into a model folder; returns the card's path."""
-    (folder / "scores.json").write_text(scores.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    card = folder / "CARD.md"
-    card.write_text(
-        render_card(manifest, scores, trained_on=trained_on, tree=tree), encoding="utf-8"
-    )
-    return card
+    text = render_card(manifest, scores, trained_on=trained_on, tree=tree)
+    _write(folder / "scores.json", scores.model_dump_json(indent=1) + "\n")
+    _write(folder / "CARD.md", text)
+    return folder / "CARD.md"
+
+
+def _write(path: Path, text: str) -> None:
+    def put(partial: Path) -> None:
+        partial.write_text(text, encoding="utf-8")
+
+    write_atomically(path, put, overwrite=True)

@@ -106,11 +106,11 @@ def export(
     for path in (checkpoint, config):
         if not path.is_file():
             raise ModelError("there is no such file.", code="E405", path=path)
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings = _settings(config)
     if "encoder" in settings["model"]:
         encoder = TextEncoderConfig.model_validate(settings["model"]["encoder"])
         return export_encoder(checkpoint, folder, config=encoder, **about)
-    run = _instantiated(config, cases)
+    run = _instantiated(settings, cases)
     listed, tree = load_cases(run.datamodule.cases_path), load_tree()
     # which concepts a domain holds follows from the case list; no scan needs to be read
     run.datamodule.spaces = [
@@ -145,7 +145,7 @@ def card(
         cases: Case list to use in place of the configuration's.
         progress: Called after each scan.
     """
-    run = _instantiated(config, cases)
+    run = _instantiated(_settings(config), cases)
     listed = load_cases(run.datamodule.cases_path)
     domains = run.datamodule.domains
     scores = score_model(segmenter, domains, listed, progress=progress)
@@ -160,9 +160,14 @@ def card(
     return scores
 
 
-def _instantiated(config: Path, cases: Path | None) -> LightningCLI:
+def _settings(config: Path) -> dict[str, Any]:
+    """The configuration of a run."""
+    settings: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
+    return settings
+
+
+def _instantiated(settings: dict[str, Any], cases: Path | None) -> LightningCLI:
     """Task and data module of a run, without its trainer's devices, logs and callbacks."""
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     data = {**settings["data"], **({"cases": str(cases)} if cases else {})}
     # the checkpoint holds the weights, whatever training started from
     model = {key: value for key, value in settings["model"].items() if key != "init_from"}

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from textseg.datasets import Case, LabelSpace
 from textseg.imaging import Modality, read_volume
-from textseg.knowledge import KnowledgeTree
+from textseg.knowledge import Concept, KnowledgeTree
 from textseg.network.weights import ModelManifest
 from textseg.outputs.segmentation import Segmentation
 from textseg.prompts import Resolution
@@ -123,15 +123,16 @@ def score_scan(
     assert case.image is not None
     assert case.label is not None
     values = space.values(case)
-    names = {concept: segmenter.tree[concept].name for concept in values}
     prompts = {concept: _prompt(segmenter, concept) for concept in values}
     result = segmenter(case.image, list(prompts.values()), modality=case.modality)
     reference = read_volume(case.label, modality="mr").data[0]
     structures, absent = [], []
     for concept, raw in values.items():
         if raw:
-            score = _structure_score(result, prompts[concept], np.isin(reference, raw))
-            structures.append(score.model_copy(update={"concept": concept, "name": names[concept]}))
+            mask = np.isin(reference, raw)
+            structures.append(
+                _structure_score(result, prompts[concept], segmenter.tree[concept], mask)
+            )
         else:
             absent.append(_absent_score(result, prompts[concept], concept))
     return CaseScore(
@@ -152,12 +153,14 @@ def _prompt(segmenter: ScanSegmenter, concept: str) -> str:
     return name if meaning.concepts == (concept,) else concept
 
 
-def _structure_score(result: Segmentation, prompt: str, reference: np.ndarray) -> StructureScore:
+def _structure_score(
+    result: Segmentation, prompt: str, concept: Concept, reference: np.ndarray
+) -> StructureScore:
     answer = result[prompt]
     score = agreement(answer.mask, reference, spacing_mm=result.geometry.spacing_mm)
     return StructureScore(
-        concept="",
-        name="",
+        concept=concept.id,
+        name=concept.name,
         dice=round(score.dice, 4),
         nsd_2mm=round(score.nsd, 4),
         hd95_mm=round(score.hd95_mm, 2) if np.isfinite(score.hd95_mm) else None,

@@ -153,7 +153,7 @@ class SegmentationTask(lightning.LightningModule):
         dense = self.network.config.fusion == "late"
         return {
             **(self._dense_losses(features, refined, batch, generator) if dense else {}),
-            **self._mask_losses(features, refined, batch, rows=rows, voxels=voxels),
+            **self._mask_losses(features, refined, batch, rows=rows, voxels=voxels, known=known),
             "presence": 0.2
             * presence_loss(
                 self.network.presence(features, refined), voxels, known, enough=self.enough_voxels
@@ -232,7 +232,14 @@ class SegmentationTask(lightning.LightningModule):
         return torch.cat([anywhere, torch.stack(chosen)], dim=1)
 
     def _mask_losses(
-        self, features: Features, refined: Tensor, batch: Batch, *, rows: Tensor, voxels: Tensor
+        self,
+        features: Features,
+        refined: Tensor,
+        batch: Batch,
+        *,
+        rows: Tensor,
+        voxels: Tensor,
+        known: Tensor,
     ) -> dict[str, Tensor]:
         """Dice and cross-entropy of the chosen prompts ``B R`` at full resolution."""
         membership = self._domains[batch.domain].membership.to(self.device)
@@ -246,7 +253,7 @@ class SegmentationTask(lightning.LightningModule):
             ]
         )
         valid = (flat != IGNORE).float()[:, None]
-        known = _known_prompts(batch.known, membership).gather(1, rows)
+        known = known.gather(1, rows)
         present = (voxels.gather(1, rows) > 0) & known
         dice = (dice_loss(logits, targets, valid) * present).sum() / present.sum().clamp(min=1)
         bce = (mask_bce(logits, targets, valid) * known).sum() / known.sum().clamp(min=1)
