@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+from einops import rearrange
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -206,9 +207,11 @@ class PromptedSegmenter(nn.Module):
 
 def mask_logits(features: Tensor, vectors: Tensor) -> Tensor:
     """Dot product of a map ``B C X Y Z`` with mask vectors ``B K C+1``, ``B K X Y Z``."""
-    weights, bias = vectors[..., :-1], vectors[..., -1]
-    logits = torch.einsum("bcxyz,bkc->bkxyz", features, weights.to(features.dtype))
-    return logits + bias[..., None, None, None].to(features.dtype)
+    vectors = vectors.to(features.dtype)
+    # With channels last the rows are a view; einsum would copy the map, ten times slower.
+    rows = rearrange(features, "b c x y z -> b (x y z) c")
+    logits = rows @ vectors[..., :-1].mT + vectors[:, None, :, -1]
+    return logits.mT.unflatten(2, features.shape[2:]).contiguous()
 
 
 def channels_last(network: PromptedSegmenter) -> PromptedSegmenter:

@@ -195,12 +195,8 @@ class SegmentationTask(lightning.LightningModule):
         half = mask_logits(coarse, self.network.mask_vectors(concepts, level=1)).flatten(2)
         half_labels = batch.labels[:, 2 * x :: 4, 2 * y :: 4, 2 * z :: 4].flatten(1)
         spots = self._points(batch.labels, generator)
-        picked = torch.stack(
-            [
-                rearrange(fine, "c x y z -> (x y z) c").index_select(0, chosen)
-                for fine, chosen in zip(features.decoded[0], spots, strict=True)
-            ]
-        )
+        rows = rearrange(features.decoded[0], "b c x y z -> b (x y z) c")
+        picked = rows.gather(1, spots[..., None].expand(-1, -1, rows.shape[2]))
         vectors = self.network.mask_vectors(concepts).to(picked.dtype)
         points = vectors[..., :-1] @ picked.mT + vectors[..., -1:]
         point_labels = batch.labels.flatten(1).gather(1, spots)
