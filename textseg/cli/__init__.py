@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from textseg import __version__
-from textseg.cli import concepts, evaluate, models, predict, train
+from textseg.cli import concepts, evaluate, models, predict, resolve, train
 from textseg.cli.terminal import UsageError, say
 from textseg.errors import ResourceError, TextsegError
 
@@ -42,7 +42,7 @@ app = typer.Typer(
 )
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
-app.command("resolve")(concepts.resolve)
+app.command("resolve")(resolve.resolve)
 app.command("concepts")(concepts.concepts)
 app.add_typer(models.app, name="models")
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -1,15 +1,13 @@
-"""``textseg concepts`` and ``textseg resolve``: what can be asked for, and what a prompt means."""
+"""``textseg concepts``: what can be asked for, and by what name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from textseg.cli.report import note
 from textseg.cli.terminal import (
     DebugFlag,
     JsonFlag,
@@ -21,83 +19,18 @@ from textseg.cli.terminal import (
     print_rich,
     warn,
 )
-from textseg.errors import InputError, UnknownConcept
+from textseg.errors import UnknownConcept
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
     from textseg.knowledge import Concept, KnowledgeTree
-    from textseg.prompts import Resolution
 
 Supported = frozenset[str]
 
 _LEAST_SCORE = 0.6
 _FOUND_BY_DEFAULT = 10
 _SHOWN_NEIGHBOURS = 12
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a prompts file without those that are blank.
-
-    Raises:
-        InputError: It is missing or no UTF-8 text.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise InputError("does not exist.", code="E301", path=path) from error
-    except OSError as error:
-        cause = f"cannot be read ({error.strerror})."
-        raise InputError(cause, code="E303", path=path) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"is not UTF-8 text (byte {error.start}).",
-            code="E303",
-            path=path,
-            remedy="Write one prompt per line.",
-        ) from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def resolve(
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What you would ask for.")
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="More prompts, one per line.")
-    ] = None,
-    modality: Annotated[
-        Literal["ct", "mr", "pet"] | None,
-        typer.Option(help="Kind of scan, where it settles what a word means."),
-    ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or folder.")] = "nano",
-    any_concept: Annotated[
-        bool, typer.Option("--any", help="Accept all anatomy, whatever the model was trained on.")
-    ] = False,
-    as_json: JsonFlag = False,
-    debug: DebugFlag = False,
-) -> None:
-    """Say what prompts mean, without a scan.
-
-    With --json, one object per prompt and line.
-    """
-    from textseg.knowledge import load_tree
-    from textseg.prompts import resolve as read
-
-    asked = [*(prompts or []), *(read_prompts(file) if file else [])]
-    if not asked:
-        raise UsageError("Give a prompt, or a file of prompts with --file.")
-    tree = load_tree()
-    supported = None if any_concept else _supported(model)
-    answers = [read(p, tree, supported=supported, modality=modality) for p in asked]
-    if as_json:
-        for answer in answers:
-            print_json(_record(answer, tree))
-        return
-    table = make_table("prompt", "status", "means", "note")
-    for answer in answers:
-        table.add_row(*cells(answer.prompt, answer.status, _meaning(answer, tree), note(answer)))
-    print_rich(table)
 
 
 def concepts(
@@ -123,7 +56,7 @@ def concepts(
     from textseg.knowledge import load_tree
 
     tree = load_tree()
-    able = _supported(model)
+    able = supported_by(model)
     keep = _filter(tree, region=region, kind=kind, able=able if supported else None)
     if text is None:
         found = [concept for concept in tree if keep(concept)]
@@ -137,23 +70,11 @@ def concepts(
     _print_list(tree, exact or near, able, total=len(exact or near), as_json=as_json)
 
 
-def _supported(model: str) -> Supported:
+def supported_by(model: str) -> Supported:
+    """Ids of the concepts a model was trained on."""
     from textseg.network.weights import find_model, read_model_manifest
 
     return read_model_manifest(find_model(model)).supported
-
-
-def _record(answer: Resolution, tree: KnowledgeTree) -> dict[str, Any]:
-    fields = asdict(answer)
-    names = [tree[concept].name for concept in answer.concepts]
-    order = ("prompt", "status", "concepts", "names", "confidence", "method")
-    rest = ("warnings", "suggestions", "candidates")
-    return {key: {**fields, "names": names}[key] for key in (*order, *rest)}
-
-
-def _meaning(answer: Resolution, tree: KnowledgeTree) -> str:
-    separator = " or " if answer.status == "ambiguous" else ", "
-    return separator.join(tree[i].name for i in (answer.concepts or answer.candidates))
 
 
 def _filter(

@@ -98,7 +98,7 @@ def predict(
     """
     with stopping_on_signals(), logging_to_stderr(verbose=verbose, debug=debug):
         from textseg.cli import batch, report
-        from textseg.cli.concepts import read_prompts
+        from textseg.cli.resolve import read_prompts
         from textseg.cli.scans import plan_jobs
 
         listed = read_prompts(prompts_file) if prompts_file else []

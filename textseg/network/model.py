@@ -211,7 +211,7 @@ def mask_logits(features: Tensor, vectors: Tensor) -> Tensor:
     # With channels last the rows are a view; einsum would copy the map, ten times slower.
     rows = rearrange(features, "b c x y z -> b (x y z) c")
     logits = rows @ vectors[..., :-1].mT + vectors[:, None, :, -1]
-    return logits.mT.unflatten(2, features.shape[2:]).contiguous()
+    return logits.mT.reshape(*vectors.shape[:2], *features.shape[2:])
 
 
 def channels_last(network: PromptedSegmenter) -> PromptedSegmenter:
