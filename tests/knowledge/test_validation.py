@@ -22,6 +22,7 @@ sides: left; right
 synonyms: ren; Niere
 abbreviations.left: LK
 part_of: urinary_system
+volume_ml: 300
 xrefs: UBERON:0002113
 xrefs.left: UBERON:0004538
 
@@ -56,6 +57,7 @@ def test_sides_are_spelt_out(folder):
     assert left.name == "left kidney"
     assert left.synonyms == ("LK", "left ren", "left Niere")
     assert left.abbreviations == ("LK",)
+    assert left.volume_ml == 150.0
     assert left.is_a == ("kidney",)
     assert left.xrefs == ("UBERON:0004538",)
     assert (left.region, left.system, left.kind) == ("abdomen", "urinary", "organ")
@@ -87,6 +89,13 @@ def test_sides_are_spelt_out(folder):
         ("[spleen]\nname: spleen\npart_of: belly\n", 1, "part_of names 'belly'"),
         ("[spleen]\nname: spleen\ncontains: belly\n", 1, "contains names 'belly'"),
         ("[spleen]\nname: spleen\nmade_of: kidney; belly\n", 1, "made_of names 'belly'"),
+        ("[spleen]\nname: spleen\nsite: belly\n", 1, "site names 'belly'"),
+        ("[spleen]\nname: spleen\nbranch_of: belly\n", 1, "branch_of names 'belly'"),
+        ("[spleen]\nname: spleen\nsupplies: belly\n", 1, "supplies names 'belly'"),
+        ("[spleen]\nname: spleen\ndrains: belly\n", 1, "drains names 'belly'"),
+        ("[spleen]\nname: spleen\nvolume_ml: big\n", 3, "no volume"),
+        ("[spleen]\nname: spleen\nvolume_ml: -3\n", 3, "no volume"),
+        ("[a]\nname: a\nbranch_of: b\n[b]\nname: b\nbranch_of: a\n", 1, "branches off itself"),
         ("[a]\nname: a\nis_a: b\n[b]\nname: b\npart_of: a\n", 1, "above itself: a -> b -> a"),
         ("[a]\nname: a\nmade_of: b\n[b]\nname: b\ncontains: a\n", 1, "made of itself"),
         ("[spleen]\nname: spleen\nsynonyms: REN\n", 1, "'ren' is shared by kidney, spleen"),
@@ -149,3 +158,48 @@ def test_files_under_imported_are_marked_as_not_curated(folder):
     tree = load_tree(folder)
     assert not tree["spleen"].curated
     assert tree["kidney.left"].curated
+
+
+CONTACTS = "concept\tneighbour\tcontact_mm2\tmaps\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "cause"),
+    [
+        ("a\tb\n", 1, "the header is"),
+        (CONTACTS + "kidney\tspleen\t3\t1\n", 2, "'spleen' does not exist"),
+        (CONTACTS + "kidney\turinary_system\t3\n", 2, "two ids and two numbers"),
+        (CONTACTS + "kidney\turinary_system\tmuch\t1\n", 2, "two ids and two numbers"),
+    ],
+)
+def test_a_fault_in_the_table_of_contacts_names_its_line(folder, text, line, cause):
+    (folder / "adjacent.tsv").write_text(text)
+    faults = validate_tree(folder)
+    assert [(fault.path.name, fault.line) for fault in faults] == [("adjacent.tsv", line)]
+    assert cause in faults[0].cause
+    with pytest.raises(TreeError, match=rf"adjacent\.tsv: line {line}: "):
+        load_tree.__wrapped__(folder)
+
+
+def test_contacts_are_read_in_both_directions_largest_first(folder):
+    rows = "kidney\tkidney.left\t3\t1\nkidney\turinary_system\t30\t1\n"
+    (folder / "adjacent.tsv").write_text(CONTACTS + rows)
+    tree = load_tree(folder)
+    assert tree["kidney"].adjacent_to == ("urinary_system", "kidney.left")
+    assert tree["kidney.left"].adjacent_to == ("kidney",)
+
+
+def test_a_class_of_no_concept_is_reported_with_its_line(folder):
+    header = "class\tconcepts\tmatch\tmodalities\tnote\n"
+    (folder / "classes.tsv").write_text(header + "kidney\tkidney; spleen\texact\tCT\t\n")
+    faults = validate_tree(folder)
+    assert [(f.path.name, f.line) for f in faults] == [("classes.tsv", 2)]
+    assert "'spleen'" in faults[0].cause
+
+
+def test_a_second_folder_may_refer_to_the_first(folder, tmp_path_factory):
+    extra = tmp_path_factory.mktemp("extra")
+    (extra / "more.tree").write_text("[capsule]\nname: capsule\npart_of: kidney\n")
+    assert validate_tree(folder, extra) == ()
+    assert load_tree(folder, extra)["capsule"].part_of == ("kidney",)
+    assert "capsule" not in load_tree(folder)

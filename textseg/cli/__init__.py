@@ -43,7 +43,7 @@ app = typer.Typer(
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("resolve")(resolve.resolve)
-app.command("concepts")(concepts.concepts)
+app.add_typer(concepts.app, name="concepts")
 app.add_typer(models.app, name="models")
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command("fit", context_settings=_PASSED_ON)(train.fit)

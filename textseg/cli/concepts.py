@@ -1,13 +1,17 @@
-"""``textseg concepts``: what can be asked for, and by what name."""
+"""``textseg concepts``: what has a name, and by which names it may be asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
+from textseg import __version__
 from textseg.cli.terminal import (
     DebugFlag,
     JsonFlag,
@@ -17,22 +21,74 @@ from textseg.cli.terminal import (
     plain,
     print_json,
     print_rich,
+    say,
     warn,
 )
-from textseg.errors import UnknownConcept
+from textseg.errors import ResourceError, UnknownConcept
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
     from textseg.knowledge import Concept, KnowledgeTree
+    from textseg.knowledge.tree import Relation
 
 Supported = frozenset[str]
 
+_DEFAULT_COMMAND = "find"
 _LEAST_SCORE = 0.6
 _FOUND_BY_DEFAULT = 10
+_LISTED_BY_DEFAULT = 200
 _SHOWN_NEIGHBOURS = 12
+_SORTS = {
+    "abbreviations": "abbreviated",
+    "latin": "Latin",
+    "lay": "in lay words",
+    "british": "British",
+    "plurals": "plural",
+}
+_REVERSED: dict[str, Relation] = {
+    "branches": "branch_of",
+    "supplied_by": "supplies",
+    "drained_by": "drains",
+    "lesions": "site",
+}
+_BRANCHES = {
+    "children": "kinds",
+    "parts": "parts",
+    "branch_of": "branch of",
+    "branches": "branches",
+    "supplies": "supplies",
+    "supplied_by": "supplied by",
+    "drains": "drains",
+    "drained_by": "drained by",
+    "site": "site",
+    "contains": "contains",
+    "lesions": "lesions and findings",
+    "adjacent_to": "touches",
+}
 
 
+class _SearchGroup(TyperGroup):
+    """Takes a first word that is no command of the group for a text to look up."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = [_DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_SearchGroup,
+    help=(
+        "List, search, export and extend what has a name.\n\n"
+        f"What follows is looked up: `textseg concepts kidney` is `textseg concepts "
+        f"{_DEFAULT_COMMAND} kidney`."
+    ),
+    rich_markup_mode=None,
+)
+
+
+@app.command(_DEFAULT_COMMAND)
 def concepts(
     text: Annotated[
         str | None, typer.Argument(metavar="[TEXT]", help="A name, or something like it.")
@@ -42,9 +98,13 @@ def concepts(
     ] = False,
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name or folder.")] = "nano",
     region: Annotated[str | None, typer.Option(help="Only this body region, e.g. abdomen.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="Only this organ system, e.g. urinary.")
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind, e.g. bone.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Most rows to show; 10 for a search, else all.")
+        int | None,
+        typer.Option(min=1, help="Most rows to show; 10 for a search, 200 for a list of all."),
     ] = None,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
@@ -57,10 +117,11 @@ def concepts(
 
     tree = load_tree()
     able = supported_by(model)
-    keep = _filter(tree, region=region, kind=kind, able=able if supported else None)
+    keep = _filter(tree, {"region": region, "system": system, "kind": kind}, able, supported)
     if text is None:
         found = [concept for concept in tree if keep(concept)]
-        _print_list(tree, found[:limit], able, total=len(found), as_json=as_json)
+        most = limit or (None if as_json or supported else _LISTED_BY_DEFAULT)
+        _print_list(tree, found[:most], able, total=len(found), as_json=as_json)
         return
     exact = [concept for concept in tree.lookup(text) if keep(concept)]
     if len(exact) == 1:
@@ -68,6 +129,81 @@ def concepts(
         return
     near = _search(tree, text, keep, limit=limit or _FOUND_BY_DEFAULT)
     _print_list(tree, exact or near, able, total=len(exact or near), as_json=as_json)
+
+
+@app.command()
+def export(
+    format_: Annotated[
+        Literal["json", "obo"], typer.Option("--format", "-f", help="How to write it.")
+    ] = "json",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of stdout.")
+    ] = None,
+    debug: DebugFlag = False,
+) -> None:
+    """Write the whole tree for another program, as JSON or OBO."""
+    from textseg.knowledge import load_tree, to_json, to_obo
+
+    tree = load_tree()
+    if format_ == "obo":
+        text = to_obo(tree, version=__version__)
+    else:
+        text = json.dumps(to_json(tree), indent=1, ensure_ascii=False) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        cause = f"cannot be written ({error.strerror})."
+        raise ResourceError(cause, code="E503", path=output) from error
+    say(f"{len(tree)} concepts written to {output}")
+
+
+@app.command()
+def stats(as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
+    """Count concepts, names and relations."""
+    from textseg.knowledge import load_tree, tree_statistics
+
+    counts = asdict(tree_statistics(load_tree()))
+    if as_json:
+        print_json(counts)
+        return
+    table = make_table("what", "number", numbers=("number",))
+    for name, number in counts.items():
+        table.add_row(*cells(name.replace("_", " "), f"{number:,}"))
+    print_rich(table)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="An .obo, .owl or OBO-graph .json file, or a folder of UMLS RRF."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write .tree files.")
+    ],
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Make tree files of another vocabulary, to be loaded beside the tree.
+
+    What the tree knows already, by name or identifier, is not written again; it is only referred
+    to. The folder is for `load_tree(extra=FOLDER)`.
+    """
+    from textseg.knowledge import import_vocabulary, load_tree
+
+    result = import_vocabulary(file, load_tree(), output)
+    if as_json:
+        print_json(asdict(result) | {"path": str(result.path)})
+        return
+    say(
+        f"{result.added} concepts written to {result.path}; {result.known} were known, "
+        f"{result.skipped} could not be taken over."
+    )
 
 
 def supported_by(model: str) -> Supported:
@@ -78,21 +214,18 @@ def supported_by(model: str) -> Supported:
 
 
 def _filter(
-    tree: KnowledgeTree, *, region: str | None, kind: str | None, able: Supported | None
+    tree: KnowledgeTree, wanted: Mapping[str, str | None], able: Supported, supported: bool
 ) -> Callable[[Concept], bool]:
     """Whether a concept is wanted; an unknown region or kind is a usage error that lists them."""
-    for option, value, known in (
-        ("--region", region, {c.region for c in tree}),
-        ("--kind", kind, {c.kind for c in tree}),
-    ):
-        if value is not None and value not in known:
-            raise UsageError(f"{option} {value!r} is none of {', '.join(sorted(known))}.")
+    given = {field: value for field, value in wanted.items() if value is not None}
+    for field, value in given.items():
+        known = {getattr(concept, field) for concept in tree}
+        if value not in known:
+            raise UsageError(f"--{field} {value!r} is none of {', '.join(sorted(known))}.")
 
     def keep(concept: Concept) -> bool:
-        return (
-            region in {None, concept.region}
-            and kind in {None, concept.kind}
-            and (able is None or bool(tree.leaves(concept.id, able)))
+        return all(getattr(concept, field) == value for field, value in given.items()) and (
+            not supported or bool(tree.leaves(concept.id, able))
         )
 
     return keep
@@ -145,6 +278,7 @@ def _card(tree: KnowledgeTree, concept: Concept, able: Supported) -> dict[str, A
         "children": tree.children(concept.id),
         "parts": tree.parts(concept.id),
         "counterpart": tree.counterpart(concept.id),
+        **{name: tree.referring(concept.id, relation) for name, relation in _REVERSED.items()},
         "segmented_as": tree.leaves(concept.id, able),
     }
 
@@ -159,27 +293,38 @@ def _print_card(
     from rich.text import Text
     from rich.tree import Tree
 
-    place = [concept.kind, concept.region, concept.system, f"{concept.side or 'no'} side"]
-    heading = Text.assemble((plain(concept.name), "bold"), f"  {concept.id}")
-    root = Tree(heading)
-    root.add(Text(", ".join(word.replace("_", " ") for word in place)))
-    root.add(Text(plain(card["definition"])))
-    other = [name for name in concept.synonyms if name != concept.name]
-    if other:
-        root.add(Text(plain(f"also: {', '.join(other)}")))
+    root = Tree(Text.assemble((plain(concept.name), "bold"), f"  {concept.id}"))
+    for line in _facts(concept, card["definition"]):
+        root.add(Text(plain(line)))
+    counterpart = (card["counterpart"],) if card["counterpart"] else ()
     for title, ids in (
         ("a kind of", concept.is_a),
         ("part of", concept.part_of),
-        ("other side", (card["counterpart"],) if card["counterpart"] else ()),
-        ("kinds", card["children"]),
-        ("parts", card["parts"]),
-        ("contains", concept.contains),
+        ("other side", counterpart),
+        *((title, card[key]) for key, title in _BRANCHES.items()),
         (f"{model} segments it as", card["segmented_as"]),
     ):
         _add_branch(root, title, ids, tree)
     if not card["segmented_as"]:
         root.add(Text(f"{plain(model)} cannot segment it"))
     print_rich(root)
+
+
+def _facts(concept: Concept, definition: str) -> Iterator[str]:
+    """What a card says before it names other concepts."""
+    place = [concept.kind, concept.region, concept.system, f"{concept.side or 'no'} side"]
+    yield ", ".join(word.replace("_", " ") for word in place)
+    yield definition
+    if concept.volume_ml is not None:
+        yield f"about {concept.volume_ml:g} ml"
+    sorts = {name: sort for sort in _SORTS for name in getattr(concept, sort)}
+    plain_names = [name for name in concept.synonyms if name not in sorts]
+    named = (("also", plain_names), *((_SORTS[sort], getattr(concept, sort)) for sort in _SORTS))
+    for title, names in (*named, ("adjective", concept.adjectives)):
+        if names:
+            yield f"{title}: {', '.join(names)}"
+    if concept.xrefs:
+        yield f"known as: {', '.join(concept.xrefs)}"
 
 
 def _add_branch(root: Tree, title: str, ids: Sequence[str], tree: KnowledgeTree) -> None:

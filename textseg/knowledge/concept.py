@@ -30,6 +30,17 @@ class Concept:
         contains: Concepts whose voxels belong to this one even where a mask names them apart.
         base: The concept without its side; its own id when it has none.
         curated: False for entries taken over from a public ontology by rule.
+        latin: The subset of ``synonyms`` that are Latin.
+        lay: The subset of ``synonyms`` that patients use.
+        british: The subset of ``synonyms`` in British spelling.
+        plurals: The subset of ``synonyms`` that name several of the kind.
+        adjectives: Words that speak of this concept (``renal``); not among its synonyms.
+        branch_of: Larger vessels or nerves this one leaves, or, for a vein, runs into.
+        supplies: What an artery feeds or a nerve serves.
+        drains: What a vein or a lymph node receives from.
+        site: Where a lesion or finding lies.
+        adjacent_to: Concepts that touch this one in label maps, most contact first.
+        volume_ml: Usual size in an adult, None where nobody has said.
     """
 
     id: str
@@ -49,3 +60,22 @@ class Concept:
     contains: tuple[str, ...] = ()
     base: str = ""
     curated: bool = True
+    latin: tuple[str, ...] = ()
+    lay: tuple[str, ...] = ()
+    british: tuple[str, ...] = ()
+    plurals: tuple[str, ...] = ()
+    adjectives: tuple[str, ...] = ()
+    branch_of: tuple[str, ...] = ()
+    supplies: tuple[str, ...] = ()
+    drains: tuple[str, ...] = ()
+    site: tuple[str, ...] = ()
+    adjacent_to: tuple[str, ...] = ()
+    volume_ml: float | None = None
+
+    @property
+    def is_adult_gross(self) -> bool:
+        """Whether a dissector of an adult would point at it: no lesion, fetus or microscope."""
+        return self.kind not in _NOT_GROSS and self.region != "fetus"
+
+
+_NOT_GROSS = frozenset({"lesion", "lesion part", "microanatomy", "fluid", "composite tissue"})

@@ -1,4 +1,4 @@
-"""Reads the stanza files of ``knowledge_tree/`` and spells out their left and right concepts.
+"""Reads the stanza files of ``knowledge_tree/``.
 
 A file holds stanzas: a ``[concept_id]`` line, then ``key: value`` lines, lists separated by ``;``.
 ``[*]`` sets defaults for the stanzas below it. ``knowledge_tree/README.md`` describes every key.
@@ -6,19 +6,19 @@ A file holds stanzas: a ``[concept_id]`` line, then ``key: value`` lines, lists 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from textseg.errors import ModelError
-from textseg.knowledge.concept import Concept, Side
+from textseg.knowledge.concept import Side
 
 SIDES: tuple[Side, Side] = ("left", "right")
+NAME_KEYS = ("synonyms", "latin", "lay", "british", "plurals", "abbreviations", "ambiguous")
+RELATION_KEYS = ("is_a", "part_of", "contains", "branch_of", "supplies", "drains", "site")
 _TEXTS = frozenset({"name", "kind", "region", "system", "definition"})
-_NAMES = ("synonyms", "latin", "lay", "abbreviations", "ambiguous")
-_LISTS = frozenset({*_NAMES, "is_a", "part_of", "contains", "xrefs", "sides"})
-_SIDED = frozenset({"synonyms", "abbreviations", "ambiguous", "made_of", "xrefs"})
+_LISTS = frozenset({*NAME_KEYS, *RELATION_KEYS, "adjectives", "xrefs", "sides"})
+_SIDED = frozenset({"synonyms", "abbreviations", "ambiguous", "made_of", "xrefs", "volume_ml"})
 _DEFAULTS = frozenset({"kind", "region", "system"})
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.")
 
@@ -34,6 +34,7 @@ class Stanza:
     texts: dict[str, str]
     lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
     partitions: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
+    volumes_ml: dict[str, float] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -114,6 +115,9 @@ def _read_line(line: str, stanza: Stanza, path: Path, number: int) -> None:
     word, _, side = key.partition(".")
     if side and (word not in _SIDED or side not in SIDES):
         raise tree_error(f"unknown key {key!r}", path, number)
+    if word == "volume_ml":
+        stanza.volumes_ml[side] = _volume_ml(value, path, number)
+        return
     items = _items(value, path, number)
     if word == "made_of":
         stanza.partitions.setdefault(side, []).append(items)
@@ -135,122 +139,12 @@ def _items(value: str, path: Path, number: int) -> tuple[str, ...]:
     return items
 
 
-def expand(stanzas: Iterable[Stanza]) -> dict[str, Concept]:
-    """The concepts the stanzas stand for, with one more per side for those that have sides.
-
-    Raises:
-        TreeError: A stanza without a name, or two concepts with one id.
-    """
-    stanzas = list(stanzas)
-    sides = {stanza.id: stanza.sides for stanza in stanzas}
-    shared = _shared_sided(stanzas)
-    concepts: dict[str, Concept] = {}
-    for stanza in stanzas:
-        if "name" not in stanza.texts:
-            raise tree_error(f"[{stanza.id}] has no name", stanza.path, stanza.line)
-        base = _base_concept(stanza)
-        halves = (_sided(base, stanza, side, sides, shared) for side in stanza.sides)
-        for concept in (base, *halves):
-            if concept.id in concepts:
-                raise tree_error(f"a second concept {concept.id!r}", stanza.path, stanza.line)
-            concepts[concept.id] = concept
-    return concepts
-
-
-def _base_concept(stanza: Stanza) -> Concept:
-    """The concept of a stanza without regard to side."""
-    lists, texts = stanza.lists, stanza.texts
-    partitions = [tuple(f"{stanza.id}.{side}" for side in stanza.sides)] if stanza.sides else []
-    partitions += stanza.partitions.get("", ())
-    return Concept(
-        id=stanza.id,
-        name=texts["name"],
-        synonyms=_unique(lists.get(key, ()) for key in _NAMES),
-        is_a=lists.get("is_a", ()),
-        part_of=lists.get("part_of", ()),
-        side=None,
-        kind=texts.get("kind", "organ"),
-        region=texts.get("region", "whole_body"),
-        system=texts.get("system", "multi"),
-        xrefs=lists.get("xrefs", ()),
-        definition=texts.get("definition", ""),
-        abbreviations=lists.get("abbreviations", ()),
-        ambiguous=lists.get("ambiguous", ()),
-        made_of=tuple(partitions),
-        contains=lists.get("contains", ()),
-        base=stanza.id,
-        curated=stanza.curated,
-    )
-
-
-def _shared_sided(stanzas: Iterable[Stanza]) -> frozenset[str]:
-    """Ambiguous names that stay ambiguous with a side before them.
-
-    "Cortex" may be brain, kidney or adrenal, and so may "left cortex"; but of the things called
-    "ventricles" by themselves one alone has a right.
-    """
-    counts = Counter(
-        f"{side} {name.lower()}"
-        for stanza in stanzas
-        for side in stanza.sides
-        for name in stanza.lists.get("ambiguous", ())
-    )
-    return frozenset(name for name, count in counts.items() if count > 1)
-
-
-def _sided(
-    base: Concept,
-    stanza: Stanza,
-    side: str,
-    sides: Mapping[str, tuple[str, ...]],
-    shared: Collection[str],
-) -> Concept:
-    """The left or right concept of ``base``, related to the same side of what has sides."""
-    lists = stanza.lists
-
-    def sided_id(other: str) -> str | None:
-        return f"{other}.{side}" if side in sides.get(other, ()) else None
-
-    own = [lists.get(f"{key}.{side}", ()) for key in ("synonyms", "abbreviations", "ambiguous")]
-    inherited = tuple(f"{side} {synonym}" for synonym in base.synonyms)
-    ambiguous = (f"{side} {name}" for name in base.ambiguous)
-    return Concept(
-        id=f"{base.id}.{side}",
-        name=f"{side} {base.name}",
-        synonyms=_unique((*own, inherited)),
-        is_a=(base.id, *_mapped(base.is_a, sided_id)),
-        part_of=tuple(sided_id(other) or other for other in base.part_of),
-        side="left" if side == "left" else "right",
-        kind=base.kind,
-        region=base.region,
-        system=base.system,
-        xrefs=lists.get(f"xrefs.{side}", ()),
-        abbreviations=(*own[1], *(f"{side} {short}" for short in base.abbreviations)),
-        ambiguous=(*own[2], *(name for name in ambiguous if name.lower() in shared)),
-        made_of=tuple(_sided_partitions(stanza, side, sided_id)),
-        contains=tuple(_mapped(base.contains, sided_id)),
-        base=base.id,
-        curated=base.curated,
-    )
-
-
-def _sided_partitions(
-    stanza: Stanza, side: str, sided_id: Callable[[str], str | None]
-) -> Iterable[tuple[str, ...]]:
-    """The partitions of one side: those written for it, then the unsided ones that carry over."""
-    yield from stanza.partitions.get(side, ())
-    for partition in stanza.partitions.get("", ()):
-        members = tuple(_mapped(partition, sided_id))
-        # A midline member belongs to neither half, so such a partition says nothing of one side.
-        if len(members) == len(partition):
-            yield members
-
-
-def _mapped(ids: Iterable[str], sided_id: Callable[[str], str | None]) -> Iterable[str]:
-    """The sided ids of those concepts that have the side."""
-    return (sided for other in ids if (sided := sided_id(other)) is not None)
-
-
-def _unique(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """All items once, in order of first appearance."""
-    return tuple(dict.fromkeys(item for group in groups for item in group))
+def _volume_ml(value: str, path: Path, number: int) -> float:
+    """A positive number of millilitres."""
+    try:
+        volume = float(value)
+    except ValueError:
+        volume = -1.0
+    if not 0 < volume < 1e6:
+        raise tree_error(f"{value!r} is no volume in ml", path, number)
+    return volume

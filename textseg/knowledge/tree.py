@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from textseg.errors import UnknownConcept
+from textseg.knowledge.adjacency import FILE_NAME, neighbours, read_contacts, unknown_ids
+from textseg.knowledge.cache import Names, find_cache, unpack_names
 from textseg.knowledge.concept import Concept, Side
-from textseg.knowledge.loading import expand, read_stanzas, tree_files
+from textseg.knowledge.definitions import define
+from textseg.knowledge.expansion import expand
+from textseg.knowledge.loading import TreeError, read_stanzas, tree_files
 from textseg.resources import data_folder
+
+Relation = Literal["is_a", "part_of", "contains", "branch_of", "supplies", "drains", "site"]
 
 
 class KnowledgeTree:
@@ -19,13 +27,16 @@ class KnowledgeTree:
 
     Args:
         concepts: Every concept by id. References are trusted; ``validate_tree`` checks them.
+        names: Gives what ``names`` would be collected to, where that is known already.
     """
 
-    def __init__(self, concepts: Mapping[str, Concept]) -> None:
+    def __init__(
+        self, concepts: Mapping[str, Concept], *, names: Callable[[], Names] | None = None
+    ) -> None:
         self._concepts = dict(concepts)
-        self._kinds: dict[str, list[str]] | None = None
-        self._parts: dict[str, list[str]] | None = None
-        self._names: dict[str, tuple[str, ...]] | None = None
+        self._read_names = names or self._collect_names
+        self._referring: dict[str, Mapping[str, Sequence[str]]] = {}
+        self._names: Names | None = None
 
     def __getitem__(self, concept_id: str) -> Concept:
         """The concept with this id; raises ``UnknownConcept`` with the closest ids."""
@@ -62,15 +73,17 @@ class KnowledgeTree:
 
     def children(self, concept_id: str) -> tuple[str, ...]:
         """Direct kinds of the concept; its left and right are among them."""
-        if self._kinds is None:
-            self._kinds = _reversed((c.id, c.is_a) for c in self)
-        return tuple(self._kinds.get(self[concept_id].id, ()))
+        return self.referring(concept_id, "is_a")
 
     def parts(self, concept_id: str) -> tuple[str, ...]:
         """Direct parts of the concept."""
-        if self._parts is None:
-            self._parts = _reversed((c.id, c.part_of) for c in self)
-        return tuple(self._parts.get(self[concept_id].id, ()))
+        return self.referring(concept_id, "part_of")
+
+    def referring(self, concept_id: str, relation: Relation) -> tuple[str, ...]:
+        """Concepts that name this one under a relation, as arteries do what they supply."""
+        if relation not in self._referring:
+            self._referring[relation] = _reversed((c.id, getattr(c, relation)) for c in self)
+        return tuple(self._referring[relation].get(self[concept_id].id, ()))
 
     def ancestors(self, concept_id: str) -> tuple[str, ...]:
         """Every concept above, nearest first, each once."""
@@ -103,15 +116,18 @@ class KnowledgeTree:
         return tuple(self._concepts[i] for i in ids)
 
     @property
-    def names(self) -> Mapping[str, tuple[str, ...]]:
+    def names(self) -> Names:
         """Normalised names and synonyms with the ids of the concepts that answer to them."""
         if self._names is None:
-            held: dict[str, dict[str, None]] = defaultdict(dict)
-            for concept in self:
-                for name in (concept.name, *concept.synonyms):
-                    held[normalise(name)][concept.id] = None
-            self._names = {name: tuple(ids) for name, ids in held.items()}
+            self._names = self._read_names()
         return self._names
+
+    def _collect_names(self) -> Names:
+        held: dict[str, dict[str, None]] = defaultdict(dict)
+        for concept in self:
+            for name in (concept.name, *concept.synonyms):
+                held[normalise(name)][concept.id] = None
+        return {name: tuple(ids) for name, ids in held.items()}
 
     def leaves(self, concept_id: str, available: Collection[str]) -> tuple[str, ...]:
         """The available concepts whose union is exactly this one; empty if there are none.
@@ -138,18 +154,7 @@ class KnowledgeTree:
 
     def definition(self, concept_id: str) -> str:
         """The concept's own definition, or a sentence made from its relations."""
-        concept = self[concept_id]
-        if concept.definition:
-            return concept.definition
-        kinds = [self[i].name for i in concept.is_a if i != concept.base]
-        wholes = [self[i].name for i in concept.part_of]
-        if concept.side is not None:
-            text = f"The {self[concept.base].name} of the {concept.side} side,"
-        elif kinds:
-            text = f"{_article(kinds[0])} {kinds[0]}"
-        else:
-            text = f"{_article(concept.kind)} {concept.kind}"
-        return f"{text} in the {' and the '.join(wholes)}." if wholes else f"{text.rstrip(',')}."
+        return define(self[concept_id], self._concepts)
 
 
 def normalise(text: str) -> str:
@@ -177,16 +182,39 @@ def _reversed(edges: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]
     return result
 
 
-def _article(noun: str) -> str:
-    return "An" if noun[0] in "aeiou" else "A"
-
-
 @cache
-def load_tree(folder: Path | None = None) -> KnowledgeTree:
+def load_tree(folder: Path | None = None, extra: Path | None = None) -> KnowledgeTree:
     """The knowledge tree in ``folder``, by default the one that comes with textseg.
+
+    Args:
+        folder: A folder of ``*.tree`` files, at any depth.
+        extra: Another one, whose concepts are added and may refer to those of the first.
 
     Raises:
         TreeError: A file that is not in the tree format, with its line.
     """
-    files = tree_files(folder or data_folder("knowledge_tree"))
-    return KnowledgeTree(expand(stanza for path in files for stanza in read_stanzas(path)))
+    folder = folder or data_folder("knowledge_tree")
+    files = (*tree_files(folder), *(tree_files(extra) if extra else ()))
+    contacts = folder / FILE_NAME
+    try:
+        kept = find_cache((*files, *((contacts,) if contacts.is_file() else ())))
+    except OSError as error:
+        raise TreeError(f"cannot be read: {error}", path=folder) from error
+    if kept and (found := kept.read()):
+        concepts, packed = found
+        return KnowledgeTree(concepts, names=lambda: unpack_names(packed))
+    tree = KnowledgeTree(_read_concepts(files, contacts))
+    if kept:
+        kept.write(tree, lambda: tree.names)
+    return tree
+
+
+def _read_concepts(files: Iterable[Path], contacts: Path) -> dict[str, Concept]:
+    """The concepts of the files, with those that touch them."""
+    concepts = expand(stanza for path in files for stanza in read_stanzas(path))
+    pairs = read_contacts(contacts)
+    for error in unknown_ids(contacts, pairs, concepts):
+        raise error
+    for concept_id, touching in neighbours(pairs).items():
+        concepts[concept_id] = replace(concepts[concept_id], adjacent_to=touching)
+    return concepts

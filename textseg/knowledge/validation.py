@@ -7,8 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from textseg.knowledge.adjacency import FILE_NAME as CONTACTS
+from textseg.knowledge.adjacency import read_contacts, unknown_ids
+from textseg.knowledge.classes import FILE_NAME as CLASSES
+from textseg.knowledge.classes import load_classes
 from textseg.knowledge.concept import Concept
-from textseg.knowledge.loading import SIDES, Stanza, TreeError, expand, read_stanzas, tree_files
+from textseg.knowledge.expansion import expand
+from textseg.knowledge.loading import (
+    RELATION_KEYS,
+    SIDES,
+    Stanza,
+    TreeError,
+    read_stanzas,
+    tree_files,
+)
 from textseg.knowledge.tree import normalise
 from textseg.resources import data_folder
 
@@ -31,16 +43,18 @@ class Fault:
         return f"{self.path}:{self.line}: {self.cause}"
 
 
-def validate_tree(folder: Path | None = None) -> tuple[Fault, ...]:
-    """Every fault of the tree in ``folder``, in file order; empty for a sound tree.
+def validate_tree(folder: Path | None = None, extra: Path | None = None) -> tuple[Fault, ...]:
+    """Every fault of the tree in ``folder`` and ``extra``, in file order; empty for a sound tree.
 
     Checked: format, unique ids, references that exist, no concept above itself, partitions that
-    do not contain themselves, sides, and names shared by several concepts, each of which must list
-    the name under ``ambiguous`` (the one concept whose own name it is need not).
+    do not contain themselves, no vessel that branches from itself, sides, and names shared by
+    several concepts, each of which must list the name under ``ambiguous`` (the one concept whose
+    own name it is need not); then the ids in the tables of classes and of contacts.
     """
+    folder = folder or data_folder("knowledge_tree")
     stanzas: list[Stanza] = []
     faults: list[Fault] = []
-    for path in tree_files(folder or data_folder("knowledge_tree")):
+    for path in (*tree_files(folder), *(tree_files(extra) if extra else ())):
         try:
             stanzas += read_stanzas(path)
         except TreeError as error:
@@ -53,10 +67,27 @@ def validate_tree(folder: Path | None = None) -> tuple[Fault, ...]:
     except TreeError as error:
         return (_from_error(error, error.path or Path()),)
     where = {stanza.id: stanza for stanza in stanzas}
-    checks = (_references, _cycles, _own_parts, _shared_names, _sides)
+    checks = (_references, _cycles, _own_parts, _own_branches, _shared_names, _sides)
     causes = (found for check in checks for found in check(concepts))
     faults = [Fault(where[base].path, where[base].line, cause) for base, cause in causes]
+    faults += _table_faults(folder, concepts)
     return tuple(sorted(set(faults)))
+
+
+def _table_faults(folder: Path, concepts: Mapping[str, Concept]) -> Iterator[Fault]:
+    """What is wrong with the tables beside the tree files, if they are there."""
+    classes, contacts = folder / CLASSES, folder / CONTACTS
+    try:
+        errors = unknown_ids(contacts, read_contacts(contacts), concepts)
+        yield from (_from_error(error, contacts) for error in errors)
+        if classes.is_file():
+            for line, label in enumerate(load_classes(classes).values(), start=2):
+                for other in set(label.concepts).difference(concepts):
+                    yield Fault(
+                        classes, line, f"{label.name} names {other!r}, which does not exist"
+                    )
+    except TreeError as error:
+        yield _from_error(error, error.path or folder)
 
 
 def _from_error(error: TreeError, path: Path) -> Fault:
@@ -79,8 +110,8 @@ def _duplicates(stanzas: Iterable[Stanza]) -> Iterator[Fault]:
 def _references(concepts: Mapping[str, Concept]) -> Iterator[tuple[str, str]]:
     """References to concepts that do not exist."""
     for concept in concepts.values():
-        groups = {"is_a": concept.is_a, "part_of": concept.part_of, "contains": concept.contains}
-        groups |= {"made_of": tuple(i for members in concept.made_of for i in members)}
+        groups: dict[str, tuple[str, ...]] = {key: getattr(concept, key) for key in RELATION_KEYS}
+        groups["made_of"] = tuple(i for members in concept.made_of for i in members)
         for key, ids in groups.items():
             for other in ids:
                 if other not in concepts:
@@ -100,6 +131,13 @@ def _own_parts(concepts: Mapping[str, Concept]) -> Iterator[tuple[str, str]]:
         for c in concepts.values()
     }
     yield from _loops(edges, concepts, "is made of itself")
+
+
+def _own_branches(concepts: Mapping[str, Concept]) -> Iterator[tuple[str, str]]:
+    """Vessels and nerves that lead back to themselves."""
+    yield from _loops(
+        {c.id: c.branch_of for c in concepts.values()}, concepts, "branches off itself"
+    )
 
 
 def _loops(

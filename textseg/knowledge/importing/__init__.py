@@ -1,0 +1,64 @@
+"""Makes tree files of other vocabularies, so that users can extend the tree with their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from textseg.errors import InputError, ResourceError
+from textseg.knowledge.importing.entry import Entry
+from textseg.knowledge.importing.merging import merge
+from textseg.knowledge.importing.ontology import read_ontology
+from textseg.knowledge.importing.umls import read_umls
+from textseg.knowledge.tree import KnowledgeTree
+
+__all__ = ["Entry", "ImportResult", "import_vocabulary", "merge", "read_ontology", "read_umls"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What became of a vocabulary.
+
+    Attributes:
+        path: The tree file that was written.
+        added: Concepts in it, not counting those of one side.
+        known: Entries the tree has already, by name or identifier.
+        skipped: Entries that could not be taken over, such as one side of a structure that is
+            there without sides.
+    """
+
+    path: Path
+    added: int
+    known: int
+    skipped: int
+
+
+def import_vocabulary(source: Path, tree: KnowledgeTree, folder: Path) -> ImportResult:
+    """Writes what ``source`` knows beyond ``tree`` as a tree file in ``folder``.
+
+    The folder is for ``load_tree(extra=folder)``.
+
+    Args:
+        source: An OBO, OWL or OBO-graph JSON file, or a folder with MRCONSO.RRF or that file.
+        tree: The tree that is to be extended.
+        folder: Made if it is not there; a file of the same name is replaced.
+
+    Raises:
+        InputError: There is no such file (E301), or it is not what its name says (E303).
+        ModelError: Reading ontologies needs an extra that is not installed (E403).
+        ResourceError: The folder cannot be written (E503).
+    """
+    if not source.exists():
+        raise InputError("does not exist.", code="E301", path=source)
+    is_umls = source.is_dir() or source.suffix.lower() == ".rrf"
+    entries = read_umls(source) if is_umls else read_ontology(source)
+    merged = merge(entries, tree)
+    name = "umls" if is_umls else source.name.split(".")[0].lower() or "vocabulary"
+    path = folder / f"{name}.tree"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# Made from {source.name}.\n\n{merged.text()}", encoding="utf-8")
+    except OSError as error:
+        cause = f"cannot be written ({error.strerror})."
+        raise ResourceError(cause, code="E503", path=path) from error
+    return ImportResult(path, len(merged.stanzas), merged.num_known, merged.num_skipped)
