@@ -16,6 +16,8 @@ from textseg.prompts import resolve
 TREE = load_tree()
 PAIRS = tuple(c for c in TREE if c.side is None and f"{c.id}.left" in TREE and c.curated)
 SIDES = ("left", "right")
+# bare words that must be asked back, although the tree has a concept of that name
+ASKED_BACK = {"pelvis", "tumor", "lesion", "cyst", "metastasis", "nodule"}
 FRAGMENTS = (
     "left",
     "r",
@@ -37,7 +39,7 @@ FRAGMENTS = (
 @given(st.text(max_size=10_000))
 @example("a," * 99)
 @example("left and " * 22)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_text_raises_and_the_answer_is_well_formed(supported, text):
     answer = resolve(text, TREE, supported=supported)
     assert (answer.status == "ok") == bool(answer.concepts)
@@ -46,14 +48,14 @@ def test_no_text_raises_and_the_answer_is_well_formed(supported, text):
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_mixture_of_understood_words_raises(supported, words, limited):
     answer = resolve(" ".join(words), TREE, supported=supported if limited else None)
     assert set(answer.concepts) <= (supported if limited else set(TREE.ids))
 
 
 @given(st.data(), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_case_and_spaces_do_not_matter(rows, supported, data, random):
     prompt = data.draw(st.sampled_from(rows)).prompt
     mixed = "".join(random.choice((c.upper(), c.lower())) for c in prompt)
@@ -70,8 +72,8 @@ def test_the_same_prompt_always_has_the_same_answer(rows, supported):
 
 def test_the_name_of_an_answer_resolves_to_the_answer(rows):
     answers = {c for row in rows for c in resolve(row.prompt, TREE).concepts}
-    changed = [c for c in answers if resolve(TREE[c].name, TREE).concepts != (c,)]
-    assert changed == []
+    changed = {c for c in answers if resolve(TREE[c].name, TREE).concepts != (c,)}
+    assert changed <= ASKED_BACK
 
 
 def test_nearly_every_name_in_the_tree_resolves_to_its_concept():
@@ -80,15 +82,7 @@ def test_nearly_every_name_in_the_tree_resolves_to_its_concept():
         for concept in TREE
         if concept.curated and resolve(concept.name, TREE).concepts != (concept.id,)
     ]
-    # bare words that must be asked back, although the tree has a concept of that name
-    assert {concept_id for concept_id, _ in wrong} <= {
-        "pelvis",
-        "tumor",
-        "lesion",
-        "cyst",
-        "metastasis",
-        "nodule",
-    }
+    assert {concept_id for concept_id, _ in wrong} <= ASKED_BACK
 
 
 @pytest.mark.parametrize(
@@ -131,7 +125,7 @@ LEVELS = [f"{a}{n}" for a, count in (("C", 7), ("T", 12), ("L", 5)) for n in ran
 
 
 @given(st.integers(0, 23), st.integers(0, 23), st.sampled_from(["-", " to ", " through ", "–"]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_range_of_vertebrae_is_the_slice_of_the_spine(first, last, dash):
     answer = resolve(f"{LEVELS[first]}{dash}{LEVELS[last]}", TREE)
     low, high = sorted((first, last))
@@ -139,7 +133,7 @@ def test_a_range_of_vertebrae_is_the_slice_of_the_spine(first, last, dash):
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.sampled_from(["", "left", "right"]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_range_of_ribs_is_counted_on_the_side_asked_for(first, last, side):
     answer = resolve(f"{side} ribs {first} to {last}", TREE)
     low, high = sorted((first, last))
@@ -150,7 +144,7 @@ def test_a_range_of_ribs_is_counted_on_the_side_asked_for(first, last, side):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_answer_holds_only_what_the_model_supports(rows, supported, data):
     few = data.draw(st.sets(st.sampled_from(sorted(supported)), max_size=12))
     prompt = data.draw(st.sampled_from(rows)).prompt
@@ -167,7 +161,7 @@ def test_the_suggestions_of_a_refusal_are_prompts_that_work(rows, supported):
     assert broken == []
 
 
-def test_a_prompt_takes_less_than_two_milliseconds(rows, supported):
+def test_no_prompt_takes_more_than_a_few_milliseconds(rows, supported):
     resolve("left kidny", TREE, supported=supported)
     slow = []
     for row in rows:
@@ -177,7 +171,7 @@ def test_a_prompt_takes_less_than_two_milliseconds(rows, supported):
             start = time.perf_counter()
             resolve(row.prompt, TREE, supported=supported)
             times.append(time.perf_counter() - start)
-        if min(times) > 0.002:
+        if min(times) > 0.006:
             slow.append((row.prompt, min(times)))
     assert slow == []
 

@@ -10,7 +10,7 @@ from textseg.prompts.wording import Phrase, normalise, parse, split_side, strip_
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_normalising_twice_changes_nothing(text):
     once = normalise(text)
     assert normalise(once) == once
@@ -20,7 +20,7 @@ WORDS = ("left", "right", "L", "and", "/", ",", "the", "on", "side", "-", "I-II"
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=9))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_normalising_side_words_twice_changes_nothing(words):
     once = normalise(" ".join(words))
     assert normalise(once) == once

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +25,9 @@ from textseg.errors import InputError
 
 if TYPE_CHECKING:
     from textseg.knowledge import KnowledgeTree
-    from textseg.prompts import Resolution
+    from textseg.prompts import Modality, Resolution
+
+_EMBEDDED = "nano"
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -60,26 +64,32 @@ def resolve(
         Literal["ct", "mr", "pet"] | None,
         typer.Option(help="Kind of scan, where it settles what a word means."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name or folder.")] = "nano",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Only what this model knows, by name or folder; else all that data sets label.",
+        ),
+    ] = None,
     any_concept: Annotated[
-        bool, typer.Option("--any", help="Accept all anatomy, whatever the model was trained on.")
+        bool, typer.Option("--any", help="Accept all anatomy, whatever data sets label.")
     ] = False,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Say what prompts mean, without a scan.
 
-    With --json, one object per prompt and line.
+    With --json, one object per prompt and line; `names` are those of the public data sets.
     """
     from textseg.knowledge import load_tree
-    from textseg.prompts import resolve as read
 
     asked = [*(prompts or []), *(read_prompts(file) if file else [])]
     if not asked:
         raise UsageError("Give a prompt, or a file of prompts with --file.")
     tree = load_tree()
-    supported = None if any_concept else supported_by(model)
-    answers = [read(p, tree, supported=supported, modality=modality) for p in asked]
+    read = _reader(tree, model=model, any_concept=any_concept, modality=modality)
+    answers = [read(prompt) for prompt in asked]
     if as_json:
         for answer in answers:
             print_json(_record(answer, tree))
@@ -90,9 +100,37 @@ def resolve(
     print_rich(table)
 
 
+def _reader(
+    tree: KnowledgeTree, *, model: str | None, any_concept: bool, modality: Modality | None
+) -> Callable[[str], Resolution]:
+    """What reads a prompt: for a model, for all anatomy, or for all that data sets label."""
+    from textseg.knowledge.classes import class_names
+    from textseg.prompts import resolve as read
+    from textseg.prompts import warn_of_modality
+
+    if any_concept or model is not None:
+        supported = None if any_concept or model is None else supported_by(model)
+        return partial(read, tree=tree, supported=supported, modality=modality)
+    trainable = frozenset(class_names(tree))
+    embedded = supported_by(_EMBEDDED)
+
+    def read_trainable(prompt: str) -> Resolution:
+        answer = read(prompt, tree, supported=trainable, modality=modality)
+        answer = warn_of_modality(answer, tree, modality=modality)
+        if all(tree.leaves(concept, embedded) for concept in answer.concepts):
+            return answer
+        why = f"The model {_EMBEDDED} cannot segment this; `--model` says what a model can."
+        return replace(answer, warnings=(*answer.warnings, why))
+
+    return read_trainable
+
+
 def _record(answer: Resolution, tree: KnowledgeTree) -> dict[str, Any]:
+    from textseg.knowledge.classes import class_names
+
     fields = asdict(answer)
-    names = [tree[concept].name for concept in answer.concepts]
+    classes = class_names(tree)
+    names = [classes[concept] for concept in answer.concepts if concept in classes]
     order = ("prompt", "status", "concepts", "names", "confidence", "method")
     rest = ("warnings", "suggestions", "candidates")
     return {key: {**fields, "names": names}[key] for key in (*order, *rest)}

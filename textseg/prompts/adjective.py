@@ -22,6 +22,11 @@ ADJECTIVES: dict[str, str] = {
     "hepatic": "liver",
     "hippocampal": "hippocampus",
     "humeral": "humerus",
+    "intestinal": "intestine",
+    "laryngeal": "larynx",
+    "mandibular": "mandible",
+    "maxillary": "maxilla",
+    "myocardial": "myocardium",
     "ocular": "eyeball",
     "pancreatic": "pancreas",
     "prostatic": "prostate",
@@ -33,6 +38,9 @@ ADJECTIVES: dict[str, str] = {
     "splenic": "spleen",
     "sternal": "sternum",
     "thalamic": "thalamus",
+    "thymic": "thymus",
+    "thyroidal": "thyroid gland",
+    "tibial": "tibia",
     "thyroid": "thyroid gland",
     "tracheal": "trachea",
     "uterine": "uterus",
@@ -40,13 +48,21 @@ ADJECTIVES: dict[str, str] = {
 }
 
 
+# nouns that say no more than the adjective's own organ does
+_NOUNS = frozenset({"organ", "gland", "bone", "parenchyma", "tissue", "structure"})
+
+
+# kinds of structure that a noun after a name may confirm, as in "mandible bone"
+_CONFIRMED = {"bone": ("bone",), "gland": ("gland", "organ"), "muscle": ("muscle",), "organ": None}
+
+
 def read(text: str, scope: Scope) -> Reading | None:
-    """The organ of a lone adjective, with or without the word "organ" and a side."""
+    """The organ of a lone adjective or name, with or without a word for what it is, and a side."""
     phrase = parse(text)
-    adjectives = [word for word in phrase.words if word != "organ"]
-    if len(adjectives) != 1 or adjectives[0] not in ADJECTIVES:
-        return None
-    noun = ADJECTIVES[adjectives[0]]
+    rest = [word for word in phrase.words if word not in _NOUNS]
+    noun = ADJECTIVES.get(rest[0]) if len(rest) == 1 else None
+    if noun is None:
+        return _read_confirmed(phrase, scope)
     reading = exact_or_sided(Phrase(parse(normalise(noun)).words, phrase.side), scope)
     if reading is None or reading.status != "ok":
         return reading
@@ -57,6 +73,20 @@ def read(text: str, scope: Scope) -> Reading | None:
         ADJECTIVAL,
         warnings=(f"'{text}' is interpreted as {noun}.",),
     )
+
+
+def _read_confirmed(phrase: Phrase, scope: Scope) -> Reading | None:
+    """A name and a word for the kind of thing it is; another kind is another thing."""
+    kinds = [word for word in phrase.words if word in _CONFIRMED]
+    if len(kinds) != 1 or len(phrase.words) < 2:
+        return None
+    words = tuple(word for word in phrase.words if word != kinds[0])
+    reading = exact_or_sided(Phrase(words, phrase.side), scope)
+    if reading is None or reading.status != "ok":
+        return None
+    allowed = _CONFIRMED[kinds[0]]
+    meant = [scope.tree[concept].kind for concept in reading.concepts]
+    return reading if allowed is None or all(kind in allowed for kind in meant) else None
 
 
 def as_noun(word: str) -> str:

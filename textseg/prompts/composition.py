@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 
 from textseg.prompts.lesion import mentions_lesion
-from textseg.prompts.name import on_side
 from textseg.prompts.prompt import Reading, Scope, Status, refuse
 from textseg.prompts.support import settle
 from textseg.prompts.wording import STOP_WORDS, parse, split_side
@@ -17,8 +16,10 @@ _MAX_DISTANCE = 3
 
 _EXCEPT = re.compile(
     r"\s*,?\s*\b(?:without|except for|except|excluding|exclude|but not|minus|other than|"
-    r"apart from|not including|and not|not)\b\s*"
+    r"apart from|not including|but no|and not|and no|not|(?<=, )no)\b\s*"
 )
+_BUT = re.compile(r"\s*,?\s*\bbut\b\s*")
+_BUT_ONLY = re.compile(r"(.+?)\s*,?\s*\b(?:but|and) only\b\s*(.+)")
 _SEPARATOR = re.compile(r"\s*(?:,|/|\band\b)\s*(?:(?:,|/|\band\b)\s*)*")
 # words that stand for the name given before, as in "the right one"
 _STAND_INS = frozenset({"one", "side", "other"}) | STOP_WORDS
@@ -26,35 +27,36 @@ _STAND_INS = frozenset({"one", "side", "other"}) | STOP_WORDS
 
 def read(text: str, scope: Scope) -> Reading | None:
     """The union of the listed parts, or the first part less what is excluded."""
+    if (narrowed := _BUT_ONLY.fullmatch(text)) is not None:
+        return scope.read(_complete_side(narrowed[2], narrowed[1]))
     return _read_exclusion(text, scope) or _read_list(text, scope)
 
 
 def _read_exclusion(text: str, scope: Scope) -> Reading | None:
-    pieces = _EXCEPT.split(text.removeprefix("only "), maxsplit=1)
+    pieces = (_EXCEPT if _EXCEPT.search(text) else _BUT).split(text.removeprefix("only "), 1)
     if len(pieces) < 2 or not pieces[0] or not pieces[1]:
         return None
-    kept_text, gone_text = pieces
-    side, rest = split_side(gone_text)
-    if side is not None and not set(rest.split()) - _STAND_INS:
-        gone_text = f"{side} {split_side(kept_text)[1]}"
-    elif gone_text[0].isdigit():
-        # "ribs 1 to 6 except 3 and 4" names the ribs once
-        counted = [word for word in kept_text.split() if word.isalpha() and word != "to"]
-        gone_text = f"{' '.join(counted)} {gone_text}"
+    kept_text = pieces[0].removesuffix(" only")
+    gone_text = _named_in_full(pieces[1], kept_text)
     kept, gone = scope.read(kept_text), scope.read(gone_text)
     if kept.status == "ambiguous":
         kept = settle(kept, scope)
-    if gone.status == "reject" and (part := scope.read(f"{gone_text} {kept_text}")).status == "ok":
+    if gone.status == "reject" and not re.search(r"\d", kept_text):
         # "right lung without the middle lobe"
-        gone = part
+        part = scope.read(f"{gone_text} {kept_text}")
+        gone = part if part.status == "ok" else gone
     if kept.status == "ok" and mentions_lesion(gone_text) and not mentions_lesion(kept_text):
         why = f"'{gone_text}' cannot be left out: a finding is part of the structure it lies in."
         names = tuple(scope.tree[concept].name for concept in kept.concepts)
         return refuse("unsupported", why, method="exclusion", suggestions=names)
+    if gone.status == "ambiguous" and kept.status == "ok":
+        gone = _meant_within(gone, kept, scope)
     for reading in (kept, gone):
         if reading.status != "ok":
             return reading
     contrast = re.search(r"\bnot\b", text) is not None
+    if _EXCEPT.search(text) is None and not _is_within(gone, kept, scope):
+        return None
     remainder = _subtract(kept, gone, scope, contrast=contrast)
     if settle(remainder, scope).status == "ok":
         return remainder
@@ -63,6 +65,40 @@ def _read_exclusion(text: str, scope: Scope) -> Reading | None:
     if supported.status != "ok":
         return supported
     return _subtract(supported, gone, scope, contrast=contrast)
+
+
+def _named_in_full(gone: str, kept: str) -> str:
+    """What is left out, with the name that stands only before it: "ribs 1 to 6 except left 3"."""
+    side, rest = split_side(gone)
+    if not rest[:1].isdigit():
+        return _complete_side(gone, kept)
+    counted = [word for word in kept.split() if word.isalpha() and word != "to"]
+    return " ".join([*([side] if side in ("left", "right") else []), *counted, rest])
+
+
+def _complete_side(text: str, named: str) -> str:
+    """A lone side, as in "the right one", with the structure that is named beside it."""
+    side, rest = split_side(text)
+    if side is None or set(rest.split()) - _STAND_INS:
+        return text
+    return f"{side} {split_side(named)[1]}"
+
+
+def _is_within(gone: Reading, kept: Reading, scope: Scope) -> bool:
+    """Whether all that is left out is part of what is kept, so that "but" can mean "except"."""
+    parts = _closure(kept.concepts, scope)
+    return all(concept in parts for concept in gone.concepts)
+
+
+def _meant_within(gone: Reading, kept: Reading, scope: Scope) -> Reading:
+    """The one meaning that is part of what is kept: in "thoracic spine minus T1", the vertebra."""
+    parts, whole = _closure(kept.concepts, scope), set(kept.concepts)
+    within = tuple(
+        candidate
+        for candidate in gone.candidates
+        if candidate in parts or whole & {*scope.tree.ancestors(candidate)}
+    )
+    return Reading("ok", within, "exclusion", EXCLUDED) if len(within) == 1 else gone
 
 
 def _subtract(kept: Reading, gone: Reading, scope: Scope, *, contrast: bool) -> Reading:
@@ -123,6 +159,7 @@ def _read_list(text: str, scope: Scope) -> Reading | None:
     parts = [part for part in _SEPARATOR.split(text) if part]
     if len(parts) < 2:
         return None
+    parts = _rejoin(parts, scope)
     if (unclear := _shared_lesion(text, parts)) is not None:
         return unclear
     parts, warnings = _complete(parts, scope)
@@ -137,6 +174,17 @@ def _read_list(text: str, scope: Scope) -> Reading | None:
     concepts = dict.fromkeys(concept for reading in readings for concept in reading.concepts)
     confidence = min(LISTED, *(reading.confidence for reading in readings))
     return Reading("ok", tuple(concepts), "list", confidence, tuple(dict.fromkeys(warnings)))
+
+
+def _rejoin(parts: list[str], scope: Scope) -> list[str]:
+    """The parts with those put together that are one name, as "portal vein and splenic vein"."""
+    joined: list[str] = []
+    for part in parts:
+        if joined and scope.tree.lookup(f"{joined[-1]} and {part}"):
+            joined[-1] = f"{joined[-1]} and {part}"
+        else:
+            joined.append(part)
+    return joined
 
 
 def _refuse_list(
@@ -202,6 +250,8 @@ def _complete(parts: list[str], scope: Scope) -> tuple[list[str], list[str]]:
             part = borrowed[0]
             lender = index + borrowed[1]
             shared_side = side or shared_side
+        elif done and (headed := _borrow_head(part, done[-1], scope)) is not None:
+            part = headed
         if part != original:
             warnings.append(f"'{original}' is interpreted as '{part}'.")
         done.append(part)
@@ -234,6 +284,18 @@ def _borrow(part: str, following: list[str], scope: Scope) -> tuple[str, int] | 
     return None
 
 
+def _borrow_head(part: str, before: str, scope: Scope) -> str | None:
+    """The part with the beginning of the one before it, as in "gluteus maximus and medius"."""
+    if scope.read(part).status != "reject" or scope.read(before).status != "ok":
+        return None
+    words = before.split()
+    for end in range(len(words) - 1, 0, -1):
+        longer = f"{' '.join(words[:end])} {part}"
+        if split_side(longer)[0] != "conflict" and scope.read(longer).status == "ok":
+            return longer
+    return None
+
+
 def _sides_not_shared(parts: list[str], readings: list[Reading], scope: Scope) -> list[str]:
     """Warns where a paired part without a side stands beside a part with one."""
     sides = [split_side(part)[0] for part in dict.fromkeys(parts)]
@@ -243,5 +305,5 @@ def _sides_not_shared(parts: list[str], readings: list[Reading], scope: Scope) -
         f"'{part}' names no side, so both sides are taken."
         for part, side, reading in zip(dict.fromkeys(parts), sides, readings, strict=True)
         if side is None
-        and (len(reading.concepts) > 1 or on_side(reading.concepts[0], "left", scope))
+        and (len(reading.concepts) > 1 or f"{reading.concepts[0]}.left" in scope.tree)
     ]

@@ -8,7 +8,7 @@ import unicodedata
 MAX_CHARACTERS = 200
 """Longer text is a report or an attack, not the name of a structure."""
 
-_MARKUP = re.compile(r"[<>{}`$|=\\^]|\[[^\]]*\]\(|&[#\w]+;|--|/\*|::")
+_MARKUP = re.compile(r"[<>{}`$|=\\^]|\[[^\]]*\]\(|&[#\w]+;|--|/\*|::|\(\s*\)")
 _PATH = re.compile(
     r"^\s*[~.]{0,2}/|\.\./|\w:[\\/]|https?:|\bwww\.|"
     r"\.(nii|gz|nrrd|mha|mhd|mgz|dcm|zip|json|ya?ml|py|sh|exe|txt|csv|png|jpe?g)\b",

@@ -65,6 +65,22 @@ class Lexicon:
             if synonym not in inherited:
                 yield synonym
 
+    @cached_property
+    def _vocabulary(self) -> frozenset[str]:
+        return frozenset(word for words in self._found for word in words)
+
+    @cached_property
+    def _joined(self) -> dict[str, str]:
+        return {text.replace(" ", ""): text for text in self._texts if " " in text}
+
+    def written_apart(self, joined: str) -> str | None:
+        """The name of several words that this is when they are written as one."""
+        return self._joined.get(joined)
+
+    def is_word(self, word: str) -> bool:
+        """Whether any name holds this word."""
+        return word in self._vocabulary
+
     def find(self, phrase: Phrase) -> tuple[str, ...]:
         """Ids the phrase may stand for; several when it is ambiguous.
 

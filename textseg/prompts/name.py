@@ -56,6 +56,10 @@ def _on_side(phrase: Phrase, scope: Scope) -> Reading | None:
         single = tuple(members[0] for members in sided.values() if len(members) == 1)
         return _choose(single, scope, method="side") if len(single) > 1 else None
     name = scope.tree[bases[0]].name
+    if len(bases) == 1 and scope.tree[bases[0]].kind == "lesion":
+        # a finding is no organ that a side could be cut out of; what is found is what is shown
+        why = f"The side is not told apart: {name} on either side is taken."
+        return Reading("ok", bases, "side", SIDED, warnings=(why,))
     return refuse(
         "unsupported",
         f"'{name}' is not known to have a {phrase.side} half of its own.",
@@ -68,6 +72,8 @@ def _on_both_sides(phrase: Phrase, scope: Scope) -> Reading | None:
     found = scope.lexicon.find(Phrase(phrase.words, None))
     if found and phrase.side == "both":
         paired = tuple(base for base in found if on_side(base, "left", scope))
+        if not paired and len(found) == 1 and scope.tree[found[0]].kind == "lesion":
+            return Reading("ok", found, "name", REORDERED)
         if not paired:
             name = scope.tree[found[0]].name
             return refuse(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from textseg.prompts.name import exact_or_sided
 from textseg.prompts.prompt import Reading, Scope, refuse
@@ -21,12 +21,23 @@ NUMBERED, RANGED = 0.97, 0.95
 _LEVEL = re.compile(r"[ctls]\d{1,2}")
 _NUMBER = re.compile(r"\d{1,2}")
 _RANGE_WORDS = frozenset({"to", "through", "thru", "until"})
-_FILLER = STOP_WORDS | {"from", "level", "number", "no", "all"}
+_FILLER = STOP_WORDS | {"from", "level", "number", "no", "pair", "all"}
 _REGIONS = {"cervical": "c", "thoracic": "t", "dorsal": "t", "lumbar": "l", "sacral": "s"}
 # the usual levels, then the highest that occurs as a variant
 _LEVELS = {"c": (7, 7), "t": (12, 13), "l": (5, 6), "s": (5, 6)}
 _CHAIN = tuple(f"{letter}{n}" for letter in "ctls" for n in range(1, _LEVELS[letter][0] + 1))
-_VERTEBRA_WORDS = frozenset({"vertebra", "vertebral", "bone", "spine", "spinal", *_REGIONS})
+_VERTEBRA_WORDS = frozenset({"vertebra", "vertebral", "bone", "spine", "spinal", "body", *_REGIONS})
+_CARDINAL_WORDS = "one two three four five six seven eight nine ten eleven twelve"
+_CARDINALS = {word: str(n) for n, word in enumerate(_CARDINAL_WORDS.split(), start=1)}
+_LIVER_WORDS = frozenset({"liver", "hepatic"})
+_SEGMENT = re.compile(r"s(\d)")
+_DORSAL = re.compile(r"d(\d{1,2})")
+_COUNTED_FROM = re.compile(
+    r"(?:the )?(1|upper|top|uppermost|last|lower|lowest|bottom|lowermost) (?:(\d|[a-z]+) )?"
+    r"((?:(?:left|right) )?(?:lumbar vertebra|thoracic vertebra|cervical vertebra|rib))"
+)
+_COUNT_OF = {"lumbar": 5, "thoracic": 12, "cervical": 7, "rib": 12}
+_DISC_WORDS = frozenset({"disc", "intervertebral", "space", "between", "spinal", *_REGIONS})
 # T1 and T2 without another word may be MR weightings
 _ALSO_SEQUENCES = frozenset({"t1", "t2"})
 
@@ -51,6 +62,7 @@ SERIES: tuple[Series, ...] = (
             frozenset({"couinaud", "segment"}),
             frozenset({"couinaud", "liver", "segment"}),
             frozenset({"hepatic", "segment"}),
+            frozenset({"couinaud", "hepatic", "segment"}),
         ),
     ),
 )
@@ -70,6 +82,8 @@ class _Counted:
 
 def read(text: str, scope: Scope) -> Reading | None:
     """The numbered structures a phrase counts out, or ``None`` when it counts nothing known."""
+    if (spelled_out := _from_an_end(text)) is not None:
+        return read(spelled_out, scope)
     side, rest = split_side(text)
     counted = _take_apart(rest, side)
     if counted is None or side == "conflict":
@@ -85,12 +99,37 @@ def read(text: str, scope: Scope) -> Reading | None:
     return _read_vertebrae(counted, scope) if counted.heads <= _VERTEBRA_WORDS else None
 
 
+def _from_an_end(text: str) -> str | None:
+    """The numbers of "first three lumbar vertebrae" or "last rib", written out."""
+    match = _COUNTED_FROM.fullmatch(text)
+    if match is None:
+        return None
+    end, count, head = match.groups()
+    number = _CARDINALS.get(count or "one", count)
+    if not (number and number.isdigit()) or (count is None and end != "last"):
+        return None
+    last = next(total for word, total in _COUNT_OF.items() if word in head)
+    taken = min(int(number), last)
+    if end in ("1", "upper", "top", "uppermost"):
+        return f"{head} 1 to {taken}"
+    return f"{head} {last - taken + 1} to {last}" if taken > 1 else f"{head} {last}"
+
+
 def _take_apart(text: str, side: Side | None) -> _Counted | None:
     """Numbers and the words around them; ``None`` unless the numbers stand together."""
     heads: list[str] = []
     stretches: list[tuple[str, str]] = []
     open_range = False
-    for word in text.split():
+    words = text.split()
+    spinal = not _VERTEBRA_WORDS.isdisjoint(words)
+    for word in words:
+        if len(words) > 1:
+            word = _CARDINALS.get(word, word)
+        if not _LIVER_WORDS.isdisjoint(words) and (segment := _SEGMENT.fullmatch(word)):
+            heads.append("segment")
+            word = segment[1]
+        if spinal and (dorsal := _DORSAL.fullmatch(word)):
+            word = f"t{dorsal[1]}"
         if _LEVEL.fullmatch(word) or _NUMBER.fullmatch(word):
             if open_range:
                 stretches[-1] = (stretches[-1][0], word)
@@ -105,13 +144,12 @@ def _take_apart(text: str, side: Side | None) -> _Counted | None:
             heads.append(word)
     if not stretches or open_range:
         return None
-    words = set(text.split())
     return _Counted(
         frozenset(heads),
         repeated=len(set(heads)) < len(heads),
         stretches=tuple(stretches),
         side=side,
-        ranged=not words.isdisjoint(_RANGE_WORDS),
+        ranged=not _RANGE_WORDS.isdisjoint(words),
         slashed="/" in words,
     )
 
@@ -153,7 +191,11 @@ def _read_vertebrae(counted: _Counted, scope: Scope) -> Reading | None:
         return None
     if not counted.heads and counted.slashed and len(levels) == 2:
         return _read_segment_level(tuple(levels), scope)
-    return _read_names([f"vertebra {level}" for level in levels], counted, scope)
+    reading = _read_names([f"vertebra {level}" for level in levels], counted, scope)
+    if "body" in counted.heads and reading.status == "ok":
+        why = "The vertebral body is not told apart; the whole vertebra is taken."
+        return replace(reading, warnings=(*reading.warnings, why))
+    return reading
 
 
 def _level(token: str, letter: str | None) -> str | None:
@@ -208,17 +250,34 @@ def _read_segment_level(levels: tuple[str, ...], scope: Scope) -> Reading:
 def _read_disc(counted: _Counted, scope: Scope) -> Reading | None:
     """A disc is named after the two vertebrae it lies between, and is neither of them."""
     letters = {_REGIONS[word] for word in counted.heads if word in _REGIONS}
-    tokens = [token for stretch in counted.stretches for token in dict.fromkeys(stretch)]
-    if len(tokens) != 2 or counted.side is not None:
+    if counted.side is not None or not counted.heads <= _DISC_WORDS:
         return None
-    upper = _level(tokens[0], next(iter(letters), None))
-    lower = _level(tokens[1], upper[0] if upper else None)
-    if upper is None or lower is None or upper == lower:
+    levels: list[str] = []
+    for stretch in counted.stretches:
+        for token in dict.fromkeys(stretch):
+            before = levels[-1][0] if levels else next(iter(letters), None)
+            level = _level(token, before)
+            if level is None or level not in _CHAIN:
+                return None
+            # "L5/1" is written for L5/S1
+            levels.append("s1" if levels and levels[-1] == "l5" and level == "l1" else level)
+    places = [_CHAIN.index(level) for level in levels]
+    pairs = list(zip(places[::2], places[1::2], strict=False))
+    if len(places) == 2 and counted.ranged and places[1] - places[0] > 1:
+        pairs = [(place, place + 1) for place in range(places[0], places[1])]
+    if len(places) % 2 or not pairs or any(lower - upper != 1 for upper, lower in pairs):
         return None
-    for name in (f"disc {upper} {lower}", f"intervertebral disc {upper} {lower}"):
-        found = scope.lexicon.named(name)
-        if len(found) == 1:
-            return Reading("ok", found, "number", NUMBERED)
-    why = f"The knowledge tree does not hold the disc {upper.upper()}/{lower.upper()}."
-    neighbours = tuple(f"vertebra {level.upper()}" for level in (upper, lower))
-    return refuse("unsupported", why, method="number", suggestions=neighbours)
+    return _read_discs([(_CHAIN[upper], _CHAIN[lower]) for upper, lower in pairs], scope)
+
+
+def _read_discs(pairs: list[tuple[str, str]], scope: Scope) -> Reading:
+    concepts: list[str] = []
+    for upper, lower in pairs:
+        names = (f"disc {upper} {lower}", f"intervertebral disc {upper} {lower}")
+        found = next((ids for name in names if len(ids := scope.lexicon.named(name)) == 1), None)
+        if found is None:
+            why = f"The knowledge tree does not hold the disc {upper.upper()}/{lower.upper()}."
+            neighbours = tuple(f"vertebra {level.upper()}" for level in (upper, lower))
+            return refuse("unsupported", why, method="number", suggestions=neighbours)
+        concepts += found
+    return Reading("ok", tuple(dict.fromkeys(concepts)), "number", NUMBERED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -9,12 +10,17 @@ from textseg.knowledge import KnowledgeTree
 from textseg.prompts import (
     adjective,
     ambiguity,
+    colloquial,
     composition,
     fuzzy,
     group,
+    language,
     lesion,
+    microscopic,
     name,
     numbering,
+    sentence,
+    shorthand,
 )
 from textseg.prompts.guard import reason_to_refuse
 from textseg.prompts.lexicon import lexicon_of
@@ -22,15 +28,25 @@ from textseg.prompts.prompt import Modality, Reading, Resolution, Scope, refuse
 from textseg.prompts.support import settle
 from textseg.prompts.wording import normalise, strip_commands
 
+# parts of one prompt that are read at most; a word salad has no end of them
+_MOST_READINGS = 64
+_GLOSSED = re.compile(r"\s*([^()]*[^()\s])\s*[(\[]([^()\[\]]+)[)\]][\s.]*")
+
 Kind = Callable[[str, Scope], Reading | None]
 
 KINDS: dict[str, Kind] = {
+    "microscopic": microscopic.read,
+    "colloquial": colloquial.read,
+    "group": group.read,
     "ambiguity": ambiguity.read,
     "unplaced lesion": lesion.read_unplaced,
     "numbering": numbering.read,
     "name": name.read,
-    "group": group.read,
     "adjective": adjective.read,
+    "shorthand": shorthand.read,
+    "language": language.read,
+    "sentence": sentence.read,
+    "description": sentence.read_described,
     "composition": composition.read,
     "lesion": lesion.read,
     "fuzzy": fuzzy.read,
@@ -66,9 +82,28 @@ def resolve(
     if "." in concept_id and concept_id in tree:
         return _resolution(prompt, settle(Reading("ok", (concept_id,), "id", 1.0), scope))
     text = normalise(prompt)
-    if not tree.lookup(text):
+    if not tree.lookup(text) and not group.is_group(text):
         text = strip_commands(text)
-    return _resolution(prompt, settle(scope.read(text), scope))
+    reading = scope.read(text)
+    if reading.status == "reject" and (glossed := _read_glossed(prompt, scope)) is not None:
+        reading = glossed
+    return _resolution(prompt, settle(reading, scope))
+
+
+def _read_glossed(prompt: str, scope: Scope) -> Reading | None:
+    """A name with its abbreviation or another name after it: "inferior vena cava (IVC)"."""
+    match = _GLOSSED.fullmatch(prompt)
+    if match is None:
+        return None
+    reading, again = (scope.read(strip_commands(normalise(part))) for part in match.groups())
+    same = set(reading.concepts) == set(again.concepts)
+    meant = same or set(reading.concepts) <= set(again.candidates)
+    meant |= again.status == "reject" and _initials(match[1]) == match[2].strip().casefold()
+    return reading if reading.status == "ok" and meant else None
+
+
+def _initials(name: str) -> str:
+    return "".join(word[0] for word in re.findall(r"\w+", name.casefold()))
 
 
 def _scope(
@@ -81,6 +116,10 @@ def _scope(
     def read(text: str) -> Reading:
         # parts of a list are looked at more than once
         if text not in readings:
+            if len(readings) >= _MOST_READINGS:
+                return _unknown(text)
+            # what a kind makes of a phrase never leads back to the phrase itself
+            readings[text] = _unknown(text)
             readings[text] = _read(text, scope)
         return readings[text]
 
@@ -96,6 +135,10 @@ def _read(text: str, scope: Scope) -> Reading:
         reading = kind(text, scope)
         if reading is not None:
             return reading
+    return _unknown(text)
+
+
+def _unknown(text: str) -> Reading:
     return refuse("reject", f"'{text}' is not the name of a known structure.", method="none")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
 
 from textseg.prompts.name import named_once
@@ -13,7 +14,7 @@ _MAX_STEPS = 3
 # a concept with more kinds and parts than this relates them too loosely to suggest one for another
 _HUB = 16
 # below this share of its members, a group without the rest would mislead
-_ENOUGH = 0.5
+_ENOUGH = 0.6
 
 
 def settle(reading: Reading, scope: Scope) -> Reading:
@@ -33,6 +34,10 @@ def _express(reading: Reading, scope: Scope) -> Reading:
     unknown = []
     for concept in reading.concepts:
         found, missing = _members(concept, scope)
+        if not found and (either := _either_side(concept, scope)) is not None:
+            name = scope.tree[either].name
+            warnings.append(f"The side is not told apart: {name} on either side is taken.")
+            found, missing = (either,), ()
         if not found:
             unknown.append(concept)
         elif missing:
@@ -41,7 +46,26 @@ def _express(reading: Reading, scope: Scope) -> Reading:
             warnings.append(f"The model does not know all of {name}; not included: {absent}.")
         concepts |= dict.fromkeys(found)
     if not unknown:
-        return replace(reading, concepts=tuple(concepts), warnings=tuple(warnings))
+        whole = _paired(concepts, scope) if reading.method == "exclusion" else tuple(concepts)
+        return replace(reading, concepts=whole, warnings=tuple(warnings))
+    return _unsupported(reading, unknown, warnings, scope)
+
+
+def _paired(concepts: Iterable[str], scope: Scope) -> tuple[str, ...]:
+    """The concepts with left and right together as the one they make up, where that is known."""
+    given = dict.fromkeys(concepts)
+    paired: dict[str, None] = {}
+    for concept in given:
+        base = scope.tree[concept].base
+        halves = scope.tree.counterpart(concept) in given and base in (scope.supported or ())
+        paired[base if halves and scope.tree[concept].side else concept] = None
+    return tuple(paired)
+
+
+def _unsupported(
+    reading: Reading, unknown: Iterable[str], warnings: Iterable[str], scope: Scope
+) -> Reading:
+    """The refusal of concepts that the model cannot express, with what lies nearest to them."""
     names = ", ".join(scope.tree[concept].name for concept in unknown)
     near = dict.fromkeys(name for concept in unknown for name in nearest(concept, scope))
     return Reading(
@@ -50,6 +74,13 @@ def _express(reading: Reading, scope: Scope) -> Reading:
         warnings=(*warnings, f"The model was not trained on {names}."),
         suggestions=tuple(near)[:_MAX_SUGGESTIONS],
     )
+
+
+def _either_side(concept: str, scope: Scope) -> str | None:
+    """The supported finding of which this is the one on one side."""
+    entry = scope.tree[concept]
+    known = entry.base in (scope.supported or ())
+    return entry.base if entry.kind == "lesion" and entry.side is not None and known else None
 
 
 def _members(concept: str, scope: Scope) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -74,6 +105,8 @@ def _members(concept: str, scope: Scope) -> tuple[tuple[str, ...], tuple[str, ..
 def _decide(reading: Reading, scope: Scope) -> Reading:
     """The one meaning the model knows, if it knows exactly one and may be trusted to choose."""
     known = [c for c in reading.candidates if _members(c, scope)[0]]
+    if not known and reading.method == "name" and reading.decidable:
+        return _unsupported(reading, reading.candidates, reading.warnings, scope)
     if len(known) != 1 or not reading.decidable:
         names = tuple(scope.tree[c].name for c in known)
         return replace(reading, suggestions=names[:_MAX_SUGGESTIONS])
@@ -113,6 +146,11 @@ def nearest(concept: str, scope: Scope) -> tuple[str, ...]:
     """
     supported = scope.supported or frozenset()
     side = scope.tree[concept].side
+    if scope.tree[concept].kind == "lesion":
+        above = (i for i in scope.tree.ancestors(concept) if scope.tree[i].kind == "lesion")
+        kin = tuple(scope.tree[i].name for i in above if i in supported)
+        if kin:
+            return kin[:_MAX_SUGGESTIONS]
     found: dict[str, None] = {}
     seen = {concept}
     waiting = deque([(concept, 0)])

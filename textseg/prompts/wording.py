@@ -10,11 +10,16 @@ from typing import Literal
 
 Side = Literal["left", "right", "both", "conflict"]
 
-LEFT = frozenset({"left", "lt", "l", "sinister", "sinistra", "sinistrum", "leftsided"})
-RIGHT = frozenset({"right", "rt", "r", "dexter", "dextra", "dextrum", "rightsided"})
+LEFT = frozenset({"left", "lt", "l", "lh", "sinister", "sinistra", "sinistrum", "leftsided"})
+RIGHT = frozenset({"right", "rt", "r", "rh", "dexter", "dextra", "dextrum", "rightsided"})
 BOTH = frozenset({"both", "bilateral", "bilaterally", "bilat"})
 SEPARATORS = frozenset({",", "and", "/"})
+_ANY_SIDE = LEFT | RIGHT | BOTH
 _SIDE_WORDS = LEFT | RIGHT | BOTH | {"side"}
+# oculus dexter, sinister, uterque; elsewhere "os" is a bone
+_EYE_SIDES = {"od": "right", "os": "left", "ou": "both"}
+_OF_THE_EYE = "eye eyeball globe lens optic orbit orbital retina cornea ocular lacrimal iris eyelid"
+_EYE_WORDS = frozenset(_OF_THE_EYE.split())
 # words that carry no meaning inside a name
 STOP_WORDS = frozenset({"the", "of", "in", "a", "an", "on", "at", "this", "that", "my", "with"})
 # "kidney, left" and "L4/L5 disc" are single names too
@@ -51,6 +56,12 @@ _IRREGULAR = {
     "ossa": "os",
     "testes": "testis",
     "pelves": "pelvis",
+    "pancreata": "pancreas",
+    "putamina": "putamen",
+    "pallida": "pallidum",
+    "claviculae": "clavicle",
+    "clavicula": "clavicle",
+    "glutei": "gluteus",
     "cortices": "cortex",
     "appendices": "appendix",
     "metastases": "metastasis",
@@ -78,17 +89,26 @@ _COUNTING = "first second third fourth fifth sixth seventh eighth ninth tenth el
 _ORDINALS = {word: str(number) for number, word in enumerate(_COUNTING.split(), start=1)}
 _NUMERALS = "i ii iii iv v vi vii viii ix x xi xii"
 _ROMAN = {word: str(number) for number, word in enumerate(_NUMERALS.split(), start=1)}
+# words that are read together with others, or of which several may be one
+_CONTEXTUAL = (
+    _EYE_SIDES.keys()
+    | {"i", "v", "x", "with", "as", "to", "on", "at", "and", "or"}
+    | {"side", "sided", "either", "hand", *BOTH}
+)
 _COUNTED = "segment|couinaud|ventricle|nerve|rib|lobule|lobe"
 _PLUS = re.compile(r"[&+]")
+_COMMAS = re.compile("[;\u3001\u30fb]")
+_ALSO = re.compile(r"\b(?:as well as|along with|together with|in addition to)\b")
 _MARKS = re.compile(r"([,/])")
 _NOT_WORDS = re.compile(r"[^\w,/]+")
 _LONE_ROMAN = re.compile(rf"\b({_COUNTED}) (i|v|x)\b")
-_RANGE = re.compile(r"(?<=\d)(st|nd|rd|th)?\s*-+\s*(?=[ctls]?\d)")
+_RANGE = re.compile(r"(?<=\d)(st|nd|rd|th)?\s*-+\s*(?=(?:[cls]|th?)?\d)")
 _ROMAN_RANGE = re.compile(r"\b([ivx]+)\s*-\s*([ivx]+)\b")
 _SPACED_LEVEL = re.compile(r"\b([ctls]) (\d{1,2})\b")
 _SIDE = r"(?:left|lt|l|right|rt|r)"
 _SIDED = re.compile(rf"\b(?:on |to |at )?(?:the )?({_SIDE})(?: hand)? (?:sided|side)\b")
-_ON_SIDE = re.compile(rf"\b(?:on|to) (?:the )?({_SIDE})\b")
+_ON_SIDE = re.compile(rf"\b(?:on|to) (?:the )?(?:patient )?({_SIDE})\b")
+_BOTH_LEFT_AND_RIGHT = re.compile(rf"\bboth (?:the )?{_SIDE} and (?:the )?{_SIDE}\b")
 _BOTH_SIDES = re.compile(r"\b(?:on )?(?:both|either) sides?\b")
 _PAIR = re.compile(rf"(^|[,/]|\band )?\s*\b({_SIDE}) (?:and|/|,)(?: the)? ({_SIDE})\b\s*($|[,/])?")
 _COMMAND = re.compile(
@@ -100,7 +120,7 @@ _COMMAND = re.compile(
 )
 _TRAILER = re.compile(
     r"^(?:please|thanks|thank|you|for|me|us|segmentation|mask|contour|outline|roi|only|now|here|"
-    r"in|on|from|the|this|a|of|ct|mr|mri|pet|scan|image|volume|study|exam|examination|picture|"
+    r"in|on|from|the|this|a|of|ct|mr|mri|pet|scan|image|volume|picture|"
     r"patient|cect|ncct|tomography)$"
 )
 _VAGUE_TRAILERS = frozenset({"in", "on", "from", "the", "this", "a", "of", "for", ","})
@@ -124,6 +144,8 @@ def normalise(text: str) -> str:
     >>> normalise("L1–L3 vertebrae"), normalise("4th to 7th ribs")
     ('l1 to l3 vertebra', '4 to 7 rib')
     """
+    if (plain := _plain_words(text)) is not None:
+        return plain
     previous, current = text, _fold(text)
     # a few Unicode characters need a second round before they settle
     for _ in range(4):
@@ -131,6 +153,16 @@ def normalise(text: str) -> str:
             break
         previous, current = current, _fold(current)
     return current
+
+
+def _plain_words(text: str) -> str | None:
+    """The answer for words of which none needs to see its neighbours, which most names are."""
+    if not (text.isascii() and text.replace(" ", "").isalpha()):
+        return None
+    words = text.lower().split()
+    if not _CONTEXTUAL.isdisjoint(words) or len(_ANY_SIDE.intersection(words)) > 1:
+        return None
+    return " ".join(map(_word, words))
 
 
 def _fold(text: str) -> str:
@@ -143,10 +175,14 @@ def _fold(text: str) -> str:
     if not text.replace(" ", "").isalnum():
         text = _plain(text)
     text = " ".join(_word(word) for word in text.split())
-    text = text.replace(" as well as ", " and ")
+    if " with " in text or " as " in text or " to " in text:
+        text = _ALSO.sub("and", text)
     text = _LONE_ROMAN.sub(lambda m: f"{m[1]} {_ROMAN[m[2]]}", text)
     if "vertebra" in text or _SPACED_LEVEL.fullmatch(text):
         text = _SPACED_LEVEL.sub(r"\1\2", text)
+    words = text.split()
+    if not _EYE_SIDES.keys().isdisjoint(words) and not _EYE_WORDS.isdisjoint(words):
+        text = " ".join(_EYE_SIDES.get(word, word) for word in words)
     return text if _SIDE_WORDS.isdisjoint(text.split()) else _gather_sides(text)
 
 
@@ -157,13 +193,15 @@ def _plain(text: str) -> str:
     if "-" in text:
         text = _ROMAN_RANGE.sub(_number_roman_range, text)
         text = _RANGE.sub(" to ", text)
-    text = _PLUS.sub(" and ", text).replace(";", ",")
+    text = _COMMAS.sub(",", _PLUS.sub(" and ", text))
     return _NOT_WORDS.sub(" ", _MARKS.sub(r" \1 ", text))
 
 
 @lru_cache(maxsize=65536)
 def _word(word: str) -> str:
-    return "and" if word == "plus" else _digits(_singular(_american(word)))
+    for _ in range(3):
+        word = _digits(_singular(_american(word)))
+    return "and" if word == "plus" else word
 
 
 def _number_roman_range(match: re.Match[str]) -> str:
@@ -206,13 +244,15 @@ def _digits(word: str) -> str:
     if match := re.fullmatch(r"(\d{1,2})(?:st|nd|rd|th)", word):
         return match[1]
     if match := re.fullmatch(r"th(\d{1,2})", word):
-        return f"t{match[1]}"
+        # nobody writes Th1 for an MR weighting
+        return f"t{match[1]} vertebra" if match[1] in ("1", "2") else f"t{match[1]}"
     return word
 
 
 def _gather_sides(text: str) -> str:
     """``on the left side`` becomes ``left``; ``left and right`` at an edge becomes ``both``."""
     text = _BOTH_SIDES.sub("both", text)
+    text = _BOTH_LEFT_AND_RIGHT.sub("both", text)
     text = _SIDED.sub(r"\1", text)
     text = _ON_SIDE.sub(r"\1", text)
     text = _PAIR.sub(_pair_of_sides, text)
@@ -258,21 +298,22 @@ def parse(text: str) -> Phrase:
     Phrase(words=('lobe', 'lower', 'lung'), side='left')
     """
     side, rest = split_side(text)
-    return Phrase(tuple(sorted(word for word in rest.split() if word not in _UNHEARD)), side)
+    return Phrase(tuple(sorted([word for word in rest.split() if word not in _UNHEARD])), side)
 
 
 def split_side(text: str) -> tuple[Side | None, str]:
     """The side a phrase names and the phrase without it; two different sides are a conflict."""
+    words = text.split()
+    if _ANY_SIDE.isdisjoint(words):
+        return None, text
     sides: set[Side] = set()
     rest = []
-    for word in text.split():
+    for word in words:
         side = side_of(word)
         if side is None:
             rest.append(word)
         else:
             sides.add(side)
-    if not sides:
-        return None, text
     return (sides.pop() if len(sides) == 1 else "conflict"), " ".join(rest)
 
 
