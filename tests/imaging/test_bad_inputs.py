@@ -385,7 +385,7 @@ def test_the_sound_twin_of_every_bad_file_is_accepted(name, tmp_path):
     assert volume.warnings == ()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from([name for name in VALID if not name.endswith("gz")]),
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),

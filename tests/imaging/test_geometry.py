@@ -131,7 +131,7 @@ def random_affine(draw_seed: int, *, shear: float) -> np.ndarray:
     return matrix
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     sheared=st.booleans(),
@@ -156,7 +156,7 @@ def test_a_plane_in_the_world_is_where_it_was(seed, sheared, spacing, shape):
     assert np.array_equal(mask[decided], distance(source)[decided] > 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), spacing=st.tuples(*[st.floats(0.4, 6.0)] * 3))
 def test_the_working_grid_keeps_centre_and_field_of_view(seed, spacing):
     source = Geometry((9, 16, 12), random_affine(seed, shear=0.0))
@@ -173,7 +173,7 @@ def test_the_working_grid_keeps_centre_and_field_of_view(seed, spacing):
         assert num == 1 or abs(num * step - extent) <= step / 2 + 1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), sheared=st.booleans())
 def test_world_and_voxel_coordinates_are_inverse(seed, sheared):
     geometry = Geometry((3, 4, 5), random_affine(seed, shear=0.3 if sheared else 0.0))

@@ -53,7 +53,7 @@ def test_fine_stripes_do_not_alias():
     assert np.allclose(on_grid[0, 1:-1].numpy(), 0.5, atol=0.03)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     shape=st.tuples(st.integers(2, 15), st.integers(2, 70), st.integers(2, 11)),
     spacing=st.tuples(*[st.floats(0.3, 30.0)] * 3),
@@ -68,7 +68,7 @@ def test_a_constant_stays_constant(shape, spacing, sheared):
     assert not transform.restore(torch.zeros(transform.target.shape)).any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 1000),
     spacing=st.tuples(*[st.floats(0.6, 4.0)] * 3),

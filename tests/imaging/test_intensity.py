@@ -44,7 +44,7 @@ def test_mr_percentiles_come_from_the_foreground():
         assert np.allclose(channel, expected, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 99),
     gain=st.floats(1e-3, 1e4),

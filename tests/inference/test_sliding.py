@@ -122,7 +122,7 @@ def test_padding_holds_the_minimum_of_each_channel_around_a_centred_volume():
         assert outside.unique().tolist() == [volume[channel].min().item()]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(*[st.integers(1, 21)] * 3),
     overlap=st.floats(0, 0.8),

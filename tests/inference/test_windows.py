@@ -53,7 +53,7 @@ def test_weights_of_an_axis_sum_to_one_at_every_voxel(length, window, overlap):
     assert not total[-window:].any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shape=sizes3, window=sizes3, overlap=overlaps)
 def test_axis_weights_multiply_to_the_normalised_gaussian_volume(shape, window, overlap):
     grid = WindowGrid.plan(shape, window, overlap)
@@ -142,7 +142,7 @@ def test_without_a_body_mask_every_window_is_occupied():
     assert not occupied_windows(grid, torch.zeros(20, 9, 31, dtype=torch.bool)).any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(voxel=st.tuples(st.integers(0, 39), st.integers(0, 8), st.integers(0, 25)))
 def test_windows_left_out_cannot_move_a_body_voxel_by_half_an_eight_bit_step(voxel):
     grid = WindowGrid.plan((40, 9, 26), (16, 16, 8), 0.5)

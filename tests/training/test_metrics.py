@@ -144,7 +144,7 @@ def test_masks_of_different_shapes_are_refused():
         agreement(np.ones((2, 3, 4)), np.ones((4, 3, 2)), spacing_mm=(1, 1, 1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_figures_do_not_depend_on_order_place_or_orientation(seed):
     pred, ref = random_pair(seed)
