@@ -213,6 +213,27 @@ def test_the_threshold_decides_what_is_in_the_mask(segmenter, array):
     assert strict.sum() == plain.sum() - 1
 
 
+def test_islands_are_left_out_unless_they_are_wanted(segmenter, array):
+    array[15, 9, 13] = 300
+    cleaned = segmenter((array, AFFINE), "liver", modality="ct")
+    np.testing.assert_array_equal(cleaned["liver"].mask, expected_box(BRIGHT))
+    assert cleaned.manifest.prompts[0].islands_dropped == 1
+    kept = segmenter((array, AFFINE), "liver", modality="ct", keep_islands=True)
+    assert kept["liver"].mask[15, 9, 13]
+    assert kept["liver"].mask.sum() == expected_box(BRIGHT).sum() + 1
+    assert kept.manifest.prompts[0].islands_dropped == 0
+
+
+def test_lesions_keep_their_islands(array):
+    lesions = TORSO.model_copy(update={"concepts": ("liver_tumor",)})
+    segmenter = make_segmenter()
+    segmenter.manifest = segmenter.manifest.model_copy(update={"domains": (lesions,)})
+    array[15, 9, 13] = 300
+    found = segmenter((array, AFFINE), "liver tumor", modality="ct")["liver tumor"]
+    assert found.status == "ok"
+    assert found.mask[15, 9, 13]
+
+
 def test_structures_of_two_kinds_of_scans_are_answered_each_in_its_own_domain(segmenter, array):
     result = segmenter((array, AFFINE), ["liver", "brainstem"], modality="ct")
     assert [result[p].status for p in result] == ["ok", "ok"]

@@ -27,7 +27,13 @@ from textseg.imaging import (
     normalise_intensity,
     to_grid,
 )
-from textseg.inference import WindowedPrediction, resolve_precision, segment_windows
+from textseg.inference import (
+    Cleaned,
+    WindowedPrediction,
+    drop_islands,
+    resolve_precision,
+    segment_windows,
+)
 from textseg.knowledge import KnowledgeTree, load_tree
 from textseg.network.model import PromptedSegmenter, channels_last
 from textseg.network.queries import build_queries
@@ -36,6 +42,9 @@ from textseg.network.weights import Domain, ModelManifest, load_model
 from textseg.outputs.manifest import GridRecord, ModelRecord, RunRecord
 from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
 from textseg.prompts import Resolution, resolve
+
+SCATTERED_KINDS = frozenset({"lesion", "lesion part", "fluid", "lymph node"})
+"""Kinds of structures that come in pieces of any size."""
 
 Progress = Callable[[int, int], None]
 Cancel = Callable[[], bool]
@@ -111,6 +120,7 @@ class Segmenter:
         *,
         modality: Modality | Literal["auto"] = "auto",
         threshold: float | None = None,
+        keep_islands: bool = False,
         volume_index: int | None = None,
         series: str | None = None,
         progress: Progress | None = None,
@@ -123,6 +133,8 @@ class Segmenter:
             prompts: One phrase or several; each gets its own result, absent ones too.
             modality: What the intensities are; ``auto`` reads the file's word or guesses.
             threshold: Probability above which a voxel belongs to a mask; the model's own if None.
+            keep_islands: Keep pieces of a mask smaller than a tenth of its largest piece; lesions
+                and fluids keep theirs in any case.
             volume_index: Which volume of a 4-D file.
             series: Which series of a DICOM folder.
             progress: Called with windows done and windows to do.
@@ -142,7 +154,15 @@ class Segmenter:
         answers = self._answers(volume, resolutions, places, progress, cancel)
         level = self.manifest.mask_threshold if threshold is None else threshold
         results = [
-            self._result(resolutions[p], volume, places[p], answers, threshold=level) for p in asked
+            self._result(
+                resolutions[p],
+                volume,
+                places[p],
+                answers,
+                threshold=level,
+                keep_islands=keep_islands,
+            )
+            for p in asked
         ]
         run = self._run_record(answers, read_s=read_s, total_s=time.perf_counter() - started)
         notes = [note for a in answers.values() for note in a.prediction.warnings]
@@ -247,6 +267,7 @@ class Segmenter:
         answers: Mapping[str, _DomainAnswer],
         *,
         threshold: float,
+        keep_islands: bool,
     ) -> PromptResult:
         """The answer to one prompt: a mask, or why there is none."""
         prompt = resolution.prompt
@@ -258,15 +279,19 @@ class Segmenter:
             return PromptResult(prompt, "unsupported", volume, resolution, reason=reason)
         answer = answers[domain.name]
         rows = [answer.concepts.index(concept) for concept in resolution.concepts]
-        probability = answer.prediction.probability[rows].amax(dim=0)
+        united = self._united(
+            resolution.concepts, answer, keep_islands=keep_islands, threshold=threshold
+        )
         presence = float(answer.prediction.presence[rows].max())
         warnings = _modality_warning(volume.modality, domain)
         if presence < self.manifest.presence_threshold:
             found = f"presence {presence:.2f} is below {self.manifest.presence_threshold:.2f}"
-        elif not bool((probability > 255 * threshold).any()):
+        elif not bool((united.probability > 255 * threshold).any()):
             found = f"no voxel reaches probability {threshold:g}"
         else:
-            prediction = Prediction(probability, answer.transform, threshold)
+            prediction = Prediction(
+                united.probability, answer.transform, threshold, islands=united.islands
+            )
             return PromptResult(
                 prompt, "ok", volume, resolution, presence, None, prediction, warnings
             )
@@ -274,6 +299,23 @@ class Segmenter:
         return PromptResult(
             prompt, "not_found", volume, resolution, presence, reason, warnings=warnings
         )
+
+    def _united(
+        self,
+        concepts: Sequence[str],
+        answer: _DomainAnswer,
+        *,
+        keep_islands: bool,
+        threshold: float,
+    ) -> Cleaned:
+        """Largest probability of the concepts at each voxel, and the islands left out of them."""
+        parts = []
+        for concept in concepts:
+            part = answer.prediction.probability[answer.concepts.index(concept)]
+            whole = keep_islands or self.tree[concept].kind in SCATTERED_KINDS
+            parts.append(Cleaned(part, 0) if whole else drop_islands(part, threshold=threshold))
+        probability = torch.stack([part.probability for part in parts]).amax(dim=0)
+        return Cleaned(probability, sum(part.islands for part in parts))
 
     def _run_record(
         self, answers: Mapping[str, _DomainAnswer], *, read_s: float, total_s: float

@@ -41,6 +41,7 @@ class Question:
         prompts: Distinct, in order.
         modality: As told, or ``auto``.
         threshold: None for the model's own.
+        keep_islands: Keep small pieces of masks.
         volume_index: Which volume of a 4-D file.
         series: Which series of a DICOM folder.
         strict: Refuse prompts that name nothing, instead of warning.
@@ -49,6 +50,7 @@ class Question:
     prompts: tuple[str, ...]
     modality: Modality | Literal["auto"] = "auto"
     threshold: float | None = None
+    keep_islands: bool = False
     volume_index: int | None = None
     series: str | None = None
     strict: bool = False
@@ -58,6 +60,7 @@ class Question:
         return {
             "modality": self.modality,
             "threshold": self.threshold,
+            "keep_islands": self.keep_islands,
             "volume": self.volume_index,
             "series": self.series,
         }
@@ -225,6 +228,7 @@ def _answer(
             question.prompts,
             modality=question.modality,
             threshold=question.threshold,
+            keep_islands=question.keep_islands,
             volume_index=question.volume_index,
             series=question.series,
             progress=move,

@@ -53,6 +53,10 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Probability from which a voxel counts; default: model's."),
     ] = None,
+    keep_islands: Annotated[
+        bool,
+        typer.Option("--keep-islands", help="Keep pieces of a mask far smaller than its largest."),
+    ] = False,
     volume: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Volume of a 4-D file, from 0.")
     ] = None,
@@ -106,6 +110,7 @@ def predict(
             prompts=batch.distinct([*(prompts or []), *listed]),
             modality=modality,
             threshold=threshold,
+            keep_islands=keep_islands,
             volume_index=volume,
             series=series,
             strict=strict_prompts,

@@ -1,5 +1,6 @@
 """From a volume and queries to a probability per prompt: windows, streaming and memory."""
 
+from textseg.inference.islands import Cleaned, drop_islands
 from textseg.inference.memory import MemoryEstimate, estimate_memory
 from textseg.inference.precision import Precision, cpu_has_fast_bfloat16, resolve_precision
 from textseg.inference.sliding import (
@@ -11,12 +12,14 @@ from textseg.inference.sliding import (
 from textseg.inference.windows import plan_windows
 
 __all__ = [
+    "Cleaned",
     "DecodedWindow",
     "MemoryEstimate",
     "Precision",
     "WindowModel",
     "WindowedPrediction",
     "cpu_has_fast_bfloat16",
+    "drop_islands",
     "estimate_memory",
     "plan_windows",
     "resolve_precision",

@@ -123,6 +123,7 @@ class PromptRecord(_Record):
     confidence: float | None = None
     presence: float | None = None
     threshold: float | None = None
+    islands_dropped: int | None = None
     file: FileName | None = None
     sha256: str | None = None
     suggestions: tuple[str, ...] = ()

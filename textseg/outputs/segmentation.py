@@ -79,11 +79,13 @@ class Prediction:
         probability: ``X Y Z`` of the working grid, uint8 0..255 or floating 0..1.
         transform: Brings it back to the scan.
         threshold: Probability from which a voxel belongs to the mask.
+        islands: Small pieces of the mask that were left out.
     """
 
     probability: Tensor
     transform: GridTransform
     threshold: float = 0.5
+    islands: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +148,7 @@ class PromptResult:
             confidence=resolution.confidence if resolution else None,
             presence=self.presence,
             threshold=self.prediction.threshold if self.prediction else None,
+            islands_dropped=self.prediction.islands if self.prediction else None,
             suggestions=resolution.suggestions if resolution else (),
             warnings=(*(resolution.warnings if resolution else ()), *self.warnings),
         )
