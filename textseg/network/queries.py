@@ -7,6 +7,7 @@ that a similarity between words can never turn left into right.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,12 +15,22 @@ from torch.nn import functional
 
 from textseg.imaging import Modality
 from textseg.knowledge import Concept
-from textseg.network.text_encoder import TextEncoder
 
 SIDES: tuple[str | None, ...] = (None, "left", "right")
 SIDE_SCALE = 4.0
 """Size of the side switch; beside it a text vector has length ``features ** 0.5``."""
 MODALITIES: tuple[Modality | None, ...] = (None, "ct", "mr", "pet")
+
+
+class TextVectors(Protocol):
+    """Any text encoder; unit vectors of one length."""
+
+    @property
+    def features(self) -> int:
+        """Length of a vector."""
+
+    def encode(self, texts: Sequence[str], /) -> Tensor:
+        """Unit vectors ``K E``."""
 
 
 def query_features(encoder_features: int) -> int:
@@ -42,7 +53,7 @@ def strip_side(name: str, side: str | None) -> str:
 
 
 def build_queries(
-    concepts: Sequence[Concept], encoder: TextEncoder, *, modality: Modality | None
+    concepts: Sequence[Concept], encoder: TextVectors, *, modality: Modality | None
 ) -> Tensor:
     """Query vectors ``K Q`` in float32: text in the slot of its side, then the switches.
 
@@ -50,7 +61,7 @@ def build_queries(
     of their own; the switches for side and modality are one-hot.
     """
     text = encoder.encode([unsided_name(concept) for concept in concepts]).cpu()
-    scale = encoder.config.features**0.5  # unit text vectors have tiny entries beside a one-hot
+    scale = encoder.features**0.5  # unit text vectors have tiny entries beside a one-hot
     sides = torch.tensor([SIDES.index(concept.side) for concept in concepts], dtype=torch.long)
     side = functional.one_hot(sides, len(SIDES)).float()
     slots = (side[:, :, None] * text[:, None] * scale).flatten(1)  # K 3E

@@ -50,6 +50,11 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.table.weight, std=config.width**-0.5)
         self.perceptron = Perceptron(config.width, config.hidden, config.features)
 
+    @property
+    def features(self) -> int:
+        """Length of the vector a text becomes."""
+        return self.config.features
+
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors ``K E``, differentiable."""
         bags = [hashed_pieces(text, self.config) for text in texts]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import lightning
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from textseg.knowledge import KnowledgeTree, load_tree
 from textseg.network.queries import strip_side, unsided_name
 from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
+from textseg.training.contrast import CONTRASTS
 
 
 class TextBatch(NamedTuple):
@@ -99,10 +99,11 @@ def _two_texts(texts: list[str], chooser: random.Random) -> tuple[str, str]:
 
 
 class PretrainTask(lightning.LightningModule):
-    """Symmetric InfoNCE between two texts of the same concept (van den Oord et al. 2018).
+    """Contrast between two texts of the same concept and those of others.
 
     Args:
         encoder: Size of the encoder.
+        contrast: The loss, by its name in ``textseg.training.contrast``.
         temperature: Divides cosine similarities.
         lr: Learning rate, decaying to zero along a cosine.
     """
@@ -110,23 +111,24 @@ class PretrainTask(lightning.LightningModule):
     def __init__(
         self,
         encoder: TextEncoderConfig | None = None,
+        contrast: Literal["info_nce", "dhn_nce"] = "info_nce",
         temperature: float = 0.07,
         lr: float = 3e-3,
     ) -> None:
         super().__init__()
         self.encoder = TextEncoder(encoder or TextEncoderConfig())
+        self.contrast = CONTRASTS[contrast]
         self.temperature = temperature
         self.lr = lr
 
     def training_step(self, batch: TextBatch, batch_index: int) -> Tensor:
-        """InfoNCE of one batch; relatives are no negatives."""
+        """Contrast of one batch; relatives are no negatives."""
         anchors, partners = self.encoder(batch.anchors), self.encoder(batch.partners)
         logits = anchors @ partners.T / self.temperature
         eye = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
         logits = logits.masked_fill(batch.related.to(logits.device) & ~eye, float("-inf"))
-        target = torch.arange(len(logits), device=logits.device)
-        loss = functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
-        hits = (logits.argmax(1) == target).float().mean()
+        loss = self.contrast(logits, eye)
+        hits = eye[torch.arange(len(eye)), logits.argmax(1)].float().mean()
         self.log_dict({"loss": loss, "top1": hits}, prog_bar=True, batch_size=len(logits))
         return loss
 
