@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import lightning
 import numpy as np
 import pytest
@@ -11,11 +9,11 @@ import torch
 from fakes import TINY_ENCODER, seeded
 
 from textseg.errors import ModelError
-from textseg.knowledge import load_tree
 from textseg.network.weights import load_encoder
 from textseg.training.checkpoint import LAST, ResumableCheckpoint
 from textseg.training.export import export_encoder
-from textseg.training.pretrain_task import PretrainTask, TextBatch, TreeTexts
+from textseg.training.pretrain_task import PretrainTask
+from textseg.training.tree_texts import TextBatch, TreeTexts
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
@@ -80,39 +78,6 @@ def test_a_checkpoint_of_another_encoder_is_not_exported(data, tmp_path):
             licence="CC0-1.0",
         )
     assert caught.value.code == "E402"
-
-
-def test_a_batch_holds_two_texts_of_each_concept(data):
-    texts = {text for entry in data.texts for text in entry}
-    batch = data.draw(random.Random(0))
-    assert len(batch.anchors) == len(batch.partners) == 48
-    assert texts.issuperset(batch.anchors + batch.partners)
-    assert batch.related.shape == (48, 48)
-    assert torch.equal(batch.related, batch.related.T)
-    assert batch.related.diagonal().all()
-    again = data.draw(random.Random(0))
-    assert (again.anchors, again.partners) == (batch.anchors, batch.partners)
-
-
-def test_left_and_right_are_one_entry(data):
-    names = [entry[0] for entry in data.texts]
-    assert "kidney" in names
-    assert "left kidney" not in names
-    tree = load_tree()
-    assert len(data.texts) < len(tree)
-
-
-def test_a_structure_is_no_negative_of_what_it_is_part_of(data):
-    tree = load_tree()
-    bases = [c for c in tree if c.side is None or c.base == c.id]
-    place = {c.id: i for i, c in enumerate(bases)}
-    assert len(bases) == len(data.texts)
-    for child in ("hippocampus.anterior", "aorta.abdominal", "vertebra.l3"):
-        if child in place:
-            parent = next(p for p in tree.parents(child) if p in place)
-            assert data.related[place[child], place[parent]]
-            assert data.related[place[parent], place[child]]
-    assert not data.related[place["liver"], place["spleen"]]
 
 
 def test_relatives_do_not_count_in_the_loss():

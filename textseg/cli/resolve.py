@@ -69,7 +69,7 @@ def resolve(
         typer.Option(
             "--model",
             "-m",
-            help="Only what this model knows, by name or folder; else all that data sets label.",
+            help="Only what this model knows, by name or folder; else also all that data sets label.",
         ),
     ] = None,
     any_concept: Annotated[
@@ -103,7 +103,7 @@ def resolve(
 def _reader(
     tree: KnowledgeTree, *, model: str | None, any_concept: bool, modality: Modality | None
 ) -> Callable[[str], Resolution]:
-    """What reads a prompt: for a model, for all anatomy, or for all that data sets label."""
+    """What reads a prompt: for a model, for all anatomy, or for all that anybody can train."""
     from textseg.knowledge.classes import class_names
     from textseg.prompts import resolve as read
     from textseg.prompts import warn_of_modality
@@ -111,8 +111,8 @@ def _reader(
     if any_concept or model is not None:
         supported = None if any_concept or model is None else supported_by(model)
         return partial(read, tree=tree, supported=supported, modality=modality)
-    trainable = frozenset(class_names(tree))
     embedded = supported_by(_EMBEDDED)
+    trainable = frozenset(class_names(tree)) | embedded
 
     def read_trainable(prompt: str) -> Resolution:
         answer = read(prompt, tree, supported=trainable, modality=modality)

@@ -20,9 +20,10 @@ from textseg.training.card import write_card
 from textseg.training.checkpoint import LAST, PREVIOUS
 from textseg.training.datamodule import MixtureDataModule, domain_space, training_cases
 from textseg.training.export import export_encoder, export_model
-from textseg.training.pretrain_task import PretrainTask, TreeTexts
+from textseg.training.pretrain_task import PretrainTask
 from textseg.training.scores import CaseScore, ModelScores, ScanSegmenter, score_model
 from textseg.training.segmentation_task import SegmentationTask
+from textseg.training.tree_texts import TreeTexts
 
 logger = logging.getLogger(__name__)
 
