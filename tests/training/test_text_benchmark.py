@@ -6,15 +6,18 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from fakes import tiny_encoder
+from fakes import tiny_encoder, write_model
 from rapidfuzz import fuzz
 
+from textseg.cli import main
+from textseg.errors import ModelError
 from textseg.knowledge import load_tree
 from textseg.training.text_benchmark import (
     NEAR_DUPLICATE,
     SpellingMatcher,
     TextBenchmark,
     VectorMatcher,
+    matchers_of,
     render_scores,
 )
 
@@ -98,3 +101,25 @@ def test_far_questions_have_no_near_duplicate():
     nearest = max(fuzz.token_sort_ratio(text.casefold(), k.casefold()) for k in whole.known)
     assert nearest < NEAR_DUPLICATE
     assert {text for text, _ in whole.test.synonyms}.isdisjoint(whole.known)
+
+
+def test_methods_come_with_their_names_and_what_is_not_there_is_an_error(tmp_path):
+    write_model(tmp_path / "words")
+    found = dict(matchers_of([str(tmp_path / "words")], []))
+    assert list(found) == ["spelling", "untrained", str(tmp_path / "words")]
+    alike = found["spelling"].similarity(["left kidney"], ["left kidneys", "spleen"])
+    assert alike[0, 0] > alike[0, 1]
+    with pytest.raises(ModelError, match="nothing"):
+        list(matchers_of([str(tmp_path / "nothing")], []))
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_row_for_each_method(capsys):
+    assert main(["text-benchmark"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in out] == [
+        "encoder",
+        "---",
+        "spelling",
+        "untrained",
+    ]

@@ -50,6 +50,7 @@ app.command("fit", context_settings=_PASSED_ON)(train.fit)
 app.command("pretrain", context_settings=_PASSED_ON)(train.pretrain)
 app.command("export")(train.export)
 app.command("card")(train.card)
+app.command("text-benchmark")(train.text_benchmark)
 
 
 def _print_version(wanted: bool) -> None:

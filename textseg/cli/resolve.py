@@ -69,7 +69,7 @@ def resolve(
         typer.Option(
             "--model",
             "-m",
-            help="Only what this model knows, by name or folder; else also all that data sets label.",
+            help="Only what this model knows; else all that public data sets label too.",
         ),
     ] = None,
     any_concept: Annotated[

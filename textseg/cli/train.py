@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from textseg.cli.terminal import DebugFlag, say
+from textseg.cli.terminal import DebugFlag, JsonFlag, print_json, say
 from textseg.errors import ModelError
 
 _EXTRA = {"lightning", "jsonargparse", "monai", "torchmetrics"}
@@ -119,6 +119,42 @@ def card(
         progress=lambda score: say(f"{score.id}: mean Dice {score.mean_dice:.3f}"),
     )
     say(f"wrote {folder / 'CARD.md'}")
+
+
+def text_benchmark(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="Text encoders: models by name or folder."),
+    ] = None,
+    transformers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--transformer",
+            metavar="MODEL",
+            help="A Hugging Face encoder, by folder or name; repeatable. Needs textseg[text].",
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Compare text encoders on names that were kept from training.
+
+    Kept, that is, from encoders pretrained with --data.hold_out=true; any other has seen them.
+    Matching by spelling and an encoder that learned nothing stand beside them.
+    """
+    _training()
+    from textseg.knowledge import load_tree
+    from textseg.training.text_benchmark import TextBenchmark, matchers_of, render_scores
+
+    benchmark = TextBenchmark(load_tree())
+    scores = {}
+    for name, matcher in matchers_of(models or [], transformers or []):
+        scores[name] = benchmark.score(matcher)
+        say(f"{name}: {scores[name].synonyms.top1:.1%} of held-out synonyms")
+    if as_json:
+        print_json({name: score.model_dump() for name, score in scores.items()}, indent=1)
+    else:
+        typer.echo(render_scores(scores), nl=False)
 
 
 def _training() -> Any:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import BaseModel, ConfigDict
 from rapidfuzz import fuzz, process
+from torch import Tensor
 
 from textseg.knowledge import KnowledgeTree
 from textseg.network.queries import SIDES, TextVectors
+from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
+from textseg.network.transformer_encoder import TransformerEncoder, TransformerEncoderConfig
+from textseg.network.weights import load_encoder
+from textseg.resources import home
 from textseg.training.tree_texts import SIDE_TEMPLATES, Entry, split_texts, tree_entries
 
 Scores = npt.NDArray[np.float32]
@@ -41,10 +48,13 @@ class VectorMatcher:
 
     def __init__(self, encoder: TextVectors) -> None:
         self._encoder = encoder
+        self._known: tuple[Sequence[str], Tensor] = ((), torch.zeros(0, encoder.features))
 
     def similarity(self, texts: Sequence[str], others: Sequence[str]) -> Scores:
         """Cosines ``T O``."""
-        product = self._encoder.encode(texts) @ self._encoder.encode(others).T
+        if others is not self._known[0]:  # the same thousands of names are asked about again
+            self._known = (others, self._encoder.encode(others))
+        product = self._encoder.encode(texts) @ self._known[1].T
         return np.asarray(product.numpy(), dtype=np.float32)
 
 
@@ -54,6 +64,26 @@ class SpellingMatcher:
     def similarity(self, texts: Sequence[str], others: Sequence[str]) -> Scores:
         """Token-set similarities 0..100, ``T O``."""
         return process.cdist(texts, others, scorer=fuzz.token_sort_ratio, dtype=np.float32)
+
+
+def matchers_of(
+    models: Sequence[str], transformers: Sequence[str]
+) -> Iterator[tuple[str, TextMatcher]]:
+    """Named matchers: spelling, an untrained encoder, encoders of models, transformers.
+
+    Raises:
+        ModelError: There is no such model, or ``transformers`` is not installed.
+    """
+    yield "spelling", SpellingMatcher()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield "untrained", VectorMatcher(TextEncoder(TextEncoderConfig()).eval())
+    for name in models:
+        yield name, VectorMatcher(load_encoder(name))
+    for name in transformers:
+        config = TransformerEncoderConfig(model=name)
+        encoder = TransformerEncoder(config, cache=home() / "cache" / "text")
+        yield Path(name).name, VectorMatcher(encoder)
 
 
 class Accuracy(BaseModel):
