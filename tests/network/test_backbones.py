@@ -17,6 +17,9 @@ CONFIGS = {
     "unet instance norm": BackboneConfig(
         kind="unet", channels=(4, 8, 12), blocks=(2, 1, 1), norm="instance", in_channels=2
     ),
+    "unet without a first stage": BackboneConfig(
+        kind="unet", channels=(2, 6, 8), blocks=(0, 1, 2), in_channels=2
+    ),
     "residual_unet": BackboneConfig(kind="residual_unet", channels=(4, 8, 8), blocks=(1, 1, 2)),
     "swin": BackboneConfig(kind="swin", channels=(4, 8, 16, 32), blocks=(1, 1, 2, 1)),
     "swin, all stages": BackboneConfig(
@@ -59,7 +62,8 @@ def test_strides_start_at_one_and_double(backbone):
 def test_gradient_reaches_every_parameter(backbone, config):
     maps = backbone(volume(config))
     # a fixed random direction: normalised maps have constant sums and sums of squares
-    sum((m * noise(*m.shape, seed=k)).sum() for k, m in enumerate(maps)).backward()
+    learned = [m for m in maps if m.requires_grad]
+    sum((m * noise(*m.shape, seed=k)).sum() for k, m in enumerate(learned)).backward()
     dead = [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
 
@@ -97,3 +101,12 @@ def test_more_swin_stages_than_there_are_is_refused():
 def test_every_stage_needs_a_block_count(blocks):
     with pytest.raises(ValidationError, match="one length"):
         BackboneConfig(channels=(4, 8, 8), blocks=blocks)
+
+
+def test_a_first_stage_without_blocks_passes_on_the_channels_of_the_volume():
+    with pytest.raises(ValidationError, match="passes on the 1 channels"):
+        BackboneConfig(channels=(4, 8, 8), blocks=(0, 1, 1))
+    maps = make_backbone(BackboneConfig(channels=(1, 8, 8), blocks=(0, 1, 1)))(
+        image := noise(1, 1, 8, 4, 12)
+    )
+    assert maps[0] is image

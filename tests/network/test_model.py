@@ -16,6 +16,12 @@ CONFIGS = {
     "late, heavy last stage": tiny_network(
         "late", light_full_resolution=False, decoder_blocks=2, norm="instance", least_channels=11
     ),
+    "late, the volume as first stage": tiny_network(
+        "late",
+        backbone=BackboneConfig(channels=(1, 8, 8), blocks=(0, 1, 1)),
+        text_shortcut=False,
+        whiten_queries=False,
+    ),
     "multiscale": tiny_network("multiscale"),
     "multiscale, four stages": tiny_network(
         "multiscale",
@@ -107,7 +113,7 @@ def test_gradient_reaches_every_parameter(network, queries):
     if network.config.fusion == "late":
         half = ("mask_heads.1.", "shortcuts.1.")  # trained by a loss of its own
         level_1 = {n for n in dead if n.startswith(half)}
-        assert len(level_1) == 5
+        assert len(level_1) == 4 + network.config.text_shortcut
         dead -= level_1
     assert dead == set()
 
@@ -116,10 +122,51 @@ def test_the_half_resolution_mask_of_late_fusion_is_trainable(queries):
     network = tiny_segmenter(CONFIGS["late"])
     features = network.encode(noise(1, 1, *SIZE))
     vectors = network.mask_vectors(network.refine(features, queries), level=1)
-    logits = mask_logits(features.decoded[1], vectors)
+    logits = mask_logits(features.decoded[0], vectors)
     assert logits.shape == (1, 5, *(size // 2 for size in SIZE))
     logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in network.mask_heads[1].parameters())
+
+
+@pytest.mark.parametrize("light", [True, False])
+@pytest.mark.parametrize(
+    "block",
+    [
+        (slice(0, 8), slice(0, 12), slice(0, 16)),
+        (slice(2, 5), slice(7, 12), slice(0, 1)),
+        (slice(7, 8), slice(3, 9), slice(15, 16)),
+    ],
+)
+def test_the_finest_map_of_a_block_is_that_part_of_the_whole(block, light):
+    network = tiny_segmenter(tiny_network("late", light_full_resolution=light))
+    with torch.no_grad():
+        features = network.encode(noise(1, 1, *SIZE))
+        part = network.finest(features, block)
+    x, y, z = (slice(2 * s.start, 2 * s.stop) for s in block)
+    torch.testing.assert_close(part, features.finest[:, :, x, y, z], atol=1e-5, rtol=1e-4)
+
+
+def test_whitened_queries_are_uncorrelated_however_alike_they_were():
+    network = tiny_segmenter()
+    shared, own = noise(1, TINY_QUERY, seed=1), noise(400, TINY_QUERY, seed=2)
+    own[:, 3] *= 0.3  # what tells names apart may be small
+    queries = 7 * shared + own
+    network.whiten(queries)
+    seen = network._whitened(queries)
+    torch.testing.assert_close(seen.mean(0), torch.zeros(TINY_QUERY), atol=1e-3, rtol=0)
+    spread = seen.T @ seen / len(seen)
+    # the floor, a ten thousandth of the whole, keeps the smallest directions a little short
+    torch.testing.assert_close(spread, torch.eye(TINY_QUERY), atol=0.1, rtol=0)
+
+
+def test_whitening_travels_with_the_weights():
+    network = tiny_segmenter()
+    network.whiten(noise(30, TINY_QUERY, seed=6))
+    other = tiny_segmenter(seed=1)
+    other.load_state_dict(network.state_dict())
+    asked = noise(1, 2, TINY_QUERY)
+    assert torch.equal(other._whitened(asked), network._whitened(asked))
+    assert not torch.equal(other._whitened(asked), asked)
 
 
 @pytest.mark.parametrize("size", [(4, 4, 4), (8, 12, 20), (32, 4, 16)])

@@ -69,7 +69,7 @@ def _folder(tmp_path_factory):
 def make_task():
     return seeded(
         lambda: SegmentationTask(
-            tiny_network(), OptimiserConfig(lr=3e-3, warmup_steps=3), points=300, mask_prompts=5
+            tiny_network(), OptimiserConfig(lr=3e-3, warmup_steps=3), mask_prompts=5
         )
     )
 
@@ -330,7 +330,7 @@ def test_the_command_trains_logs_and_resumes(folder, tmp_path):
                 }
             ],
         },
-        "model": {"network": json.loads(tiny_network().model_dump_json()), "points": 100},
+        "model": {"network": json.loads(tiny_network().model_dump_json()), "block": 8},
         "data": {
             "cases": str(folder / "manifest.json"),
             "encoder": str(folder / "words"),
@@ -353,7 +353,7 @@ def test_the_command_trains_logs_and_resumes(folder, tmp_path):
     assert done.trainer.global_step == 4
     rows = (tmp_path / "log" / "version_0" / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 4
-    assert "loss/points" in rows[0]
+    assert "loss/full_ce" in rows[0]
 
     more = ["--trainer.max_epochs=3", "--resume", str(tmp_path / "run")]
     resumed = fit(["-c", str(path), *more])

@@ -80,7 +80,7 @@ def _trained():
         query_features=TINY_QUERY,
         full_channels=12,
     )
-    task = seeded(lambda: SegmentationTask(network, points=1000, mask_prompts=5))
+    task = seeded(lambda: SegmentationTask(network, mask_prompts=5))
     task.set_domains([DomainPrompts({"mr": queries}, membership)])
     optimiser = torch.optim.AdamW(task.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, total_steps=STEPS)

@@ -25,14 +25,14 @@ def sigmoid(x):
 
 
 def test_competition_is_cross_entropy_with_a_background_at_zero():
-    logits, labels = noise(2, 3, 7), torch.tensor([[0, 1, 2, 3, 3, 0, 1], [2, -1, 0, 1, -1, 3, 3]])
+    logits, labels = noise(2, 7, 3), torch.tensor([[0, 1, 2, 3, 3, 0, 1], [2, -1, 0, 1, -1, 3, 3]])
     known = torch.ones(2, 3, dtype=torch.bool)
     terms = []
     for b in range(2):
         for v in range(7):
             if labels[b, v] == IGNORE:
                 continue
-            scores = [0.0, *logits[b, :, v].tolist()]
+            scores = [0.0, *logits[b, v].tolist()]
             total = sum(math.exp(s) for s in scores)
             terms.append(math.log(total) - scores[labels[b, v]])
     found = competition_loss(logits, labels, known, ignore=IGNORE)
@@ -41,53 +41,67 @@ def test_competition_is_cross_entropy_with_a_background_at_zero():
 
 
 def test_concepts_that_a_case_does_not_annotate_cannot_take_voxels():
-    logits = torch.tensor([[[9.0, 9.0], [2.0, -1.0]]], requires_grad=True)
+    logits = torch.tensor([[[9.0, 2.0], [9.0, -1.0]]], requires_grad=True)
     labels = torch.tensor([[0, 2]])
     known = torch.tensor([[False, True]])
     loss = competition_loss(logits, labels, known, ignore=IGNORE)
     by_hand = (math.log(1 + math.exp(2)) + math.log(1 + math.exp(-1)) + 1) / 2
     assert float(loss.detach()) == pytest.approx(by_hand, rel=1e-5)
     loss.backward()
-    assert not logits.grad[0, 0].any()  # the unknown concept is neither praised nor blamed
-    assert logits.grad[0, 1].all()
+    assert not logits.grad[0, :, 0].any()  # the unknown concept is neither praised nor blamed
+    assert logits.grad[0, :, 1].all()
+
+
+def test_balanced_competition_weighs_each_label_with_the_root_of_its_size():
+    logits = noise(1, 6, 2)
+    labels = torch.tensor([[0, 0, 0, 0, 1, IGNORE]])
+    known = torch.ones(1, 2, dtype=torch.bool)
+    terms = [
+        math.log(1 + sum(math.exp(x) for x in row)) - (row[0] if label else 0)
+        for row, label in zip(logits[0].tolist(), labels[0, :5].tolist(), strict=False)
+    ]
+    weights = [0.5] * 4 + [1.0]
+    by_hand = sum(w * t for w, t in zip(weights, terms, strict=True)) / sum(weights)
+    found = competition_loss(logits, labels, known, ignore=IGNORE, balanced=True)
+    assert float(found) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_ignored_voxels_get_no_gradient_from_competition():
-    logits = noise(1, 2, 4).requires_grad_()
+    logits = noise(1, 4, 2).requires_grad_()
     labels = torch.tensor([[0, IGNORE, 2, IGNORE]])
     competition_loss(logits, labels, torch.ones(1, 2).bool(), ignore=IGNORE).backward()
-    assert not logits.grad[0, :, [1, 3]].any()
-    assert logits.grad[0, :, [0, 2]].all()
+    assert not logits.grad[0, [1, 3]].any()
+    assert logits.grad[0, [0, 2]].all()
 
 
 def test_dice_loss_by_hand():
-    logits = torch.tensor([[[0.0, 2.0, -1.0, 5.0]]])
-    targets = torch.tensor([[[0.0, 1.0, 1.0, 1.0]]])
-    valid = torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
+    logits = torch.tensor([[[0.0], [2.0], [-1.0], [5.0]]])
+    targets = torch.tensor([[[0.0], [1.0], [1.0], [1.0]]])
+    valid = torch.tensor([[[1.0], [1.0], [1.0], [0.0]]])
     p = [sigmoid(0), sigmoid(2), sigmoid(-1)]
     by_hand = 1 - (2 * (p[1] + p[2]) + 1) / (sum(q * q for q in p) + 2 + 1)
     assert float(dice_loss(logits, targets, valid)) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_dice_loss_is_zero_for_a_sure_hit_and_near_one_for_a_sure_miss():
-    targets = (noise(2, 3, 50) > 0).float()
-    valid = torch.ones(2, 1, 50)
+    targets = (noise(2, 50, 3) > 0).float()
+    valid = torch.ones(2, 50, 1)
     assert dice_loss((2 * targets - 1) * 60, targets, valid).abs().max() < 1e-5
     assert dice_loss((1 - 2 * targets) * 60, targets, valid).min() > 0.95
 
 
 def test_dice_loss_of_an_empty_mask_rewards_an_empty_answer():
-    empty, valid = torch.zeros(1, 1, 20), torch.ones(1, 1, 20)
-    assert float(dice_loss(torch.full((1, 1, 20), -60.0), empty, valid)) == pytest.approx(
+    empty, valid = torch.zeros(1, 20, 1), torch.ones(1, 20, 1)
+    assert float(dice_loss(torch.full((1, 20, 1), -60.0), empty, valid)) == pytest.approx(
         0, abs=1e-6
     )
-    assert float(dice_loss(torch.full((1, 1, 20), 60.0), empty, valid)) > 0.9
+    assert float(dice_loss(torch.full((1, 20, 1), 60.0), empty, valid)) > 0.9
 
 
 def test_mask_bce_is_the_mean_over_valid_voxels():
-    logits, targets = noise(2, 3, 6), (noise(2, 3, 6, seed=1) > 0).float()
-    valid = torch.ones(2, 1, 6)
-    valid[0, 0, 2:4] = 0
+    logits, targets = noise(2, 6, 3), (noise(2, 6, 3, seed=1) > 0).float()
+    valid = torch.ones(2, 6, 1)
+    valid[0, 2:4] = 0
     valid[1] = 0
     found = mask_bce(logits, targets, valid)
     assert found.shape == (2, 3)
@@ -95,7 +109,7 @@ def test_mask_bce_is_the_mean_over_valid_voxels():
     for k in range(3):
         terms = [
             -math.log(sigmoid(float(x)) if t else 1 - sigmoid(float(x)))
-            for x, t, v in zip(logits[0, k], targets[0, k], valid[0, 0], strict=True)
+            for x, t, v in zip(logits[0, :, k], targets[0, :, k], valid[0, :, 0], strict=True)
             if v
         ]
         assert float(found[0, k]) == pytest.approx(sum(terms) / 4, rel=1e-4)
@@ -128,26 +142,26 @@ def test_enough_voxels_are_exactly_enough():
 def test_a_union_is_where_any_of_its_labels_is():
     labels = torch.tensor([[0, 1, 2, 3, IGNORE], [3, 3, 0, 1, 2]])
     membership = torch.tensor([[0, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]]).bool()
-    found = union_masks(labels, membership)
-    assert found.shape == (2, 3, 5)
+    found = union_masks(labels, membership.expand(2, -1, -1))
+    assert found.shape == (2, 5, 3)
     for b in range(2):
         for k in range(3):
             wanted = [float(int(v) > 0 and bool(membership[k, int(v)])) for v in labels[b]]
-            assert found[b, k].tolist() == wanted
+            assert found[b, :, k].tolist() == wanted
 
 
 @pytest.mark.parametrize("loss", [dice_loss, mask_bce])
 def test_gradients_are_those_of_finite_differences(loss):
-    targets = (noise(1, 2, 5, seed=2) > 0).double()
-    valid = torch.tensor([[[1.0, 1, 0, 1, 1]]], dtype=torch.float64)
-    logits = noise(1, 2, 5).double().requires_grad_()
+    targets = (noise(1, 5, 2, seed=2) > 0).double()
+    valid = torch.tensor([[[1.0], [1], [0], [1], [1]]], dtype=torch.float64)
+    logits = noise(1, 5, 2).double().requires_grad_()
 
     def total(x):
         return loss(x, targets, valid).sum()
 
     total(logits).backward()
     step = 1e-2  # the losses compute in float32 whatever comes in, so gradcheck's step is too small
-    for index in [(0, 0, 0), (0, 1, 4), (0, 0, 2)]:
+    for index in [(0, 0, 0), (0, 4, 1), (0, 2, 0)]:
         shift = torch.zeros_like(logits)
         shift[index] = step
         slope = (total(logits + shift) - total(logits - shift)) / (2 * step)

@@ -15,7 +15,7 @@ SIZE = (16, 12, 8)
 
 
 def make_task(fusion="late", **settings):
-    task = seeded(lambda: SegmentationTask(tiny_network(fusion), points=200, **settings))
+    task = seeded(lambda: SegmentationTask(tiny_network(fusion), block=8, **settings))
     queries = noise(N + 1, TINY_QUERY, seed=9)
     task.set_domains([DomainPrompts({"ct": queries}, MEMBERSHIP)])
     return task
@@ -34,7 +34,7 @@ def make_batch(*, known=(1, 1, 1, 1), number=0, labels=None):
 @pytest.mark.parametrize("fusion", ["late", "multiscale"])
 def test_every_loss_is_a_finite_positive_number(fusion):
     losses = make_task(fusion).losses(make_batch())
-    assert set(losses) >= {"dice", "bce", "presence"}
+    assert set(losses) >= {"full_dice", "full_bce", "presence"}
     for name, value in losses.items():
         assert value.ndim == 0, name
         assert torch.isfinite(value), name
@@ -67,14 +67,17 @@ def test_a_crop_without_structures_still_has_finite_losses(label):
         assert torch.isfinite(value)
 
 
-def test_dense_losses_neither_praise_nor_blame_what_is_unknown():
+def test_competition_neither_praises_nor_blames_what_is_unknown():
     task = make_task()
     batch = make_batch(known=(1, 1, 1, 0))
     queries = task._domains[0].queries["ct"].expand(2, -1, -1)
-    features = task.network.encode(batch.image)
+    features = task.network.encode_coarse(batch.image)
     refined = task.network.refine(features, queries).detach().requires_grad_()
-    losses = task._dense_losses(features, refined, batch, torch.Generator().manual_seed(0))
-    torch.stack(list(losses.values())).sum().backward()
+    views = task._views(features, batch.labels, torch.Generator().manual_seed(0))
+    assert set(views) == {"half", "full"}
+    for name, view in views.items():
+        (loss,) = task._competition(name, view, refined, batch.known).values()
+        loss.backward(retain_graph=True)
     assert not refined.grad[:, 3].any()
     assert refined.grad[:, :3].any()
 
@@ -83,12 +86,13 @@ def test_mask_losses_neither_praise_nor_blame_what_is_unknown():
     task = make_task(mask_prompts=10)  # more than there are: unknown prompts are chosen too
     batch = make_batch(known=(1, 1, 1, 0))
     whole = task.losses(batch)
-    before = {k: float(v.detach()) for k, v in whole.items()}
+    before = {k: float(v.detach()) for k, v in whole.items() if k.endswith(("dice", "bce"))}
     queries = task._domains[0].queries["ct"].clone()
     queries[3] += 1.0
     task.set_domains([DomainPrompts({"ct": queries}, MEMBERSHIP)])
-    after = {k: float(v.detach()) for k, v in task.losses(batch).items()}
-    assert after["bce"] == pytest.approx(before["bce"], abs=1e-6)
+    after = task.losses(batch)
+    assert len(before) == 4
+    assert {k: float(after[k].detach()) for k in before} == pytest.approx(before, abs=1e-6)
 
 
 def test_chosen_prompts_are_mostly_present_and_some_absent():
@@ -102,16 +106,29 @@ def test_chosen_prompts_are_mostly_present_and_some_absent():
         assert ((present < 20).all(), ((absent >= 20) & (absent < 40)).all()) == (True, True)
 
 
-def test_points_are_half_anywhere_and_half_on_labels():
+def test_the_block_lies_inside_and_meets_every_structure_in_turn():
     task = make_task()
-    labels = make_batch().labels
-    labels[0] = 0
-    spots = task._points(labels, torch.Generator().manual_seed(0))
-    assert spots.shape == (2, 200)
-    picked = labels.flatten(1).gather(1, spots)
-    assert (picked[1, 100:] > 0).all()
-    assert (picked[1, :100] == 0).any()
-    assert int(spots.max()) < labels[0].numel()
+    labels = torch.zeros(1, *SIZE, dtype=torch.int64)
+    labels[0, :2, :2, :2] = 1
+    labels[0, 15, 11, 7] = 2
+    met = set()
+    for seed in range(40):
+        block = task._block(labels, torch.Generator().manual_seed(seed))
+        assert [s.stop - s.start for s in block] == [4, 4, 4]
+        for s, size in zip(block, SIZE, strict=True):
+            assert 0 <= s.start < s.stop <= size // 2
+        x, y, z = (slice(2 * s.start, 2 * s.stop) for s in block)
+        met |= set(labels[0, x, y, z].unique().tolist())
+    assert met == {0, 1, 2}
+
+
+def test_views_pair_each_voxel_of_a_map_with_its_label():
+    task = make_task()
+    batch = make_batch()
+    features = task.network.encode_coarse(batch.image)
+    for name, view in task._views(features, batch.labels, torch.Generator()).items():
+        assert view.features.flatten(2).shape[2] == view.labels.shape[1], name
+        assert view.labels.max() > 0, name
 
 
 def test_weights_may_start_from_a_model_folder(tmp_path):

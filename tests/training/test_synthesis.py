@@ -13,10 +13,13 @@ from textseg.training.body import body_distances
 from textseg.training.synthesis import (
     AIR_HU,
     CT_PRIORS,
+    MR_PRIORS,
     SOFT_TISSUE,
     TissuePrior,
     add_bone_shell,
     add_gas,
+    draw_mr_means,
+    mr_prior_of,
     prior_of,
     synthesise_ct,
     synthesise_mr,
@@ -145,8 +148,13 @@ def test_every_pattern_names_something_in_the_tree():
     assert [p for p in CT_PRIORS if not any(fnmatchcase(i, p) for i in ids)] == []
 
 
+def any_contrast(labels, seed):
+    means = draw_mr_means((), classes=7, generator=rng(seed))
+    return synthesise_mr(means, labels, generator=rng(seed + 100))
+
+
 def test_mr_gives_each_class_an_intensity_of_its_own(labels):
-    image = synthesise_mr(labels, classes=7, generator=rng(3))
+    image = any_contrast(labels, 3)
     means = [float(image[0][labels == k].mean()) for k in range(7)]
     assert image.shape == (1, *labels.shape)
     assert len({round(mean, 3) for mean in means}) == 7
@@ -156,15 +164,44 @@ def test_mr_gives_each_class_an_intensity_of_its_own(labels):
 
 
 def test_mr_follows_from_the_seed_and_varies_with_it(labels):
-    first = synthesise_mr(labels, classes=7, generator=rng(1))
-    assert torch.equal(first, synthesise_mr(labels, classes=7, generator=rng(1)))
-    means = torch.tensor(
-        [
-            float(synthesise_mr(labels, classes=7, generator=rng(s))[0][labels == 4].mean())
-            for s in range(8)
-        ]
-    )
+    assert torch.equal(any_contrast(labels, 1), any_contrast(labels, 1))
+    means = torch.tensor([float(any_contrast(labels, s)[0][labels == 4].mean()) for s in range(8)])
     assert float(means.std()) > 0.1
+
+
+def test_mr_may_be_given_means_with_partial_volume(labels):
+    means = torch.linspace(0, 1, 7)
+    base = torch.full(labels.shape, 0.37)
+    image = synthesise_mr(means, labels, base=base, generator=rng(2))
+    assert float(image.mean()) == pytest.approx(0.37, abs=0.02)
+
+
+def test_head_structures_often_look_as_in_the_common_sequences():
+    fluid, white = "lateral_ventricle.left", "cerebral_white_matter.left"
+    drawn = torch.stack(
+        [draw_mr_means((fluid, white), classes=4, generator=rng(s)) for s in range(300)]
+    )
+    white_is_brighter = drawn[:, 2] - drawn[:, 1]
+    t1, t2 = (white_is_brighter > 0.6).float().mean(), (white_is_brighter < -0.4).float().mean()
+    assert 0.45 < float(t1) < 0.75  # T1 and FLAIR, and some of the random ones
+    assert 0.12 < float(t2) < 0.35
+    assert 0.0 <= float(drawn.min()) <= float(drawn.max()) <= 1.0
+
+
+def test_tissues_without_a_name_get_any_mean():
+    drawn = torch.stack(
+        [draw_mr_means(("liver",), classes=3, generator=rng(s)) for s in range(200)]
+    )
+    assert float(drawn[:, 1:].min()) < 0.05
+    assert float(drawn[:, 1:].max()) > 0.95
+    assert drawn[:, 1:].mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.08)
+
+
+def test_every_mr_pattern_names_something_in_the_tree():
+    ids = [concept.id for concept in load_tree()]
+    assert [p for p in MR_PRIORS if not any(fnmatchcase(i, p) for i in ids)] == []
+    assert mr_prior_of("corpus_callosum.central").t1 > mr_prior_of("putamen.left").t1
+    assert mr_prior_of("liver") is None
 
 
 class TestBodyDistances:

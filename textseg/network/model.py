@@ -12,7 +12,7 @@ prompt-dependent maps to every decoder stage, which costs one decoder pass per p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from textseg.network.backbones import BackboneConfig, make_backbone
 from textseg.network.layers import NormName, Perceptron
-from textseg.network.pixel_decoder import PixelDecoder
+from textseg.network.pixel_decoder import Block, PixelDecoder
 from textseg.network.query_decoder import QueryDecoder, TokenPool
 
 
@@ -46,6 +46,8 @@ class NetworkConfig(BaseModel):
         text_shortcut: Let the text reach the mask vectors directly as well, through one linear
             layer; without it they come from the refined queries alone, as published, and a hundred
             similar names take many more steps to tell apart.
+        whiten_queries: Make the queries a model is trained on equally far apart, by a fixed linear
+            map; the text vectors of "vertebra L1" and "vertebra L2" are nearly parallel.
         norm: Normalisation in the decoder.
     """
 
@@ -64,6 +66,7 @@ class NetworkConfig(BaseModel):
     heads: int = 6
     hidden: int = 512
     text_shortcut: bool = True
+    whiten_queries: bool = True
     norm: NormName = "group"
 
 
@@ -73,15 +76,18 @@ class Features:
 
     Attributes:
         maps: Backbone pyramid, fine to coarse, each ``B Ci X/si Y/si Z/si``.
-        decoded: Prompt-free decoder maps, fine to coarse; empty for ``multiscale`` fusion.
+        decoded: Prompt-free decoder maps from half resolution down, fine to coarse; empty for
+            ``multiscale`` fusion.
         tokens: Pooled image tokens ``B N E``.
         position: Position code of the tokens ``N E``.
+        finest: Prompt-free map at full resolution, once ``encode`` has made it.
     """
 
     maps: tuple[Tensor, ...]
     decoded: tuple[Tensor, ...]
     tokens: Tensor
     position: Tensor
+    finest: Tensor | None = None
 
 
 class Decoded(NamedTuple):
@@ -115,6 +121,11 @@ class PromptedSegmenter(nn.Module):
             norm=config.norm,
         )
         self.token_pool = TokenPool(channels, config.embedding)
+        self.query_mean: Tensor
+        self.query_whitening: Tensor
+        if config.whiten_queries:
+            self.register_buffer("query_mean", torch.zeros(config.query_features))
+            self.register_buffer("query_whitening", torch.eye(config.query_features))
         self.query_projection = nn.Linear(config.query_features, config.embedding)
         self.query_decoder = QueryDecoder(
             config.embedding, layers=config.layers, heads=config.heads, hidden=config.hidden
@@ -136,20 +147,47 @@ class PromptedSegmenter(nn.Module):
         self.presence_head = Perceptron(config.embedding, config.embedding, 1)
         self.evidence = nn.Parameter(torch.tensor(0.5))
 
+    def whiten(self, queries: Tensor) -> None:
+        """Sets the fixed map that makes the queries ``N Q`` it will be trained on uncorrelated."""
+        mean = queries.mean(0)
+        covariance = (queries - mean).T @ (queries - mean) / len(queries)
+        scale, axes = torch.linalg.eigh(covariance)
+        floor = 1e-4 * scale.sum()  # directions with nothing but rounding stay small
+        self.query_mean.copy_(mean)
+        self.query_whitening.copy_(axes @ torch.diag((scale + floor).rsqrt()) @ axes.T)
+
     def encode(self, volume: Tensor) -> Features:
         """Features of a volume ``B C X Y Z`` whose sides are multiples of ``granularity``."""
+        features = self.encode_coarse(volume)
+        if self.config.fusion == "multiscale":
+            return features
+        return replace(features, finest=self.finest(features))
+
+    def encode_coarse(self, volume: Tensor) -> Features:
+        """Features without the map at full resolution."""
         maps = self.backbone(volume)
         decoded = self.pixel_decoder(maps) if self.config.fusion == "late" else []
         tokens, position = self.token_pool(maps)
         return Features(tuple(maps), tuple(decoded), tokens, position)
 
+    def finest(self, features: Features, block: Block | None = None) -> Tensor:
+        """Prompt-free map at full resolution, of a block of half-resolution voxels or of all."""
+        return self.pixel_decoder.finest(features.decoded[0], features.maps[0], block)
+
     def refine(self, features: Features, queries: Tensor) -> Tensor:
         """Queries ``B K Q`` after reading the image, with the queries themselves: ``B K E+Q``."""
-        asked = queries.to(features.tokens.dtype)
+        asked = self._whitened(queries).to(features.tokens.dtype)
         refined = self.query_decoder(
             self.query_projection(asked), features.tokens, features.position
         )
         return torch.cat([refined, asked.to(refined.dtype)], dim=-1)
+
+    def _whitened(self, queries: Tensor) -> Tensor:
+        if not self.config.whiten_queries:
+            return queries
+        # in float32: rounding would be scaled up with what little tells two names apart
+        with torch.autocast(queries.device.type, enabled=False):
+            return (queries.float() - self.query_mean) @ self.query_whitening
 
     def presence(self, features: Features, refined: Tensor) -> Tensor:
         """Presence logits ``B K``: what the refined query says, and the surest voxel of its mask.
@@ -159,7 +197,7 @@ class PromptedSegmenter(nn.Module):
         said: Tensor = self.presence_head(refined[..., : self.config.embedding])
         with torch.no_grad():
             if self.config.fusion == "late":
-                logits = mask_logits(features.decoded[1], self.mask_vectors(refined, level=1))
+                logits = mask_logits(features.decoded[0], self.mask_vectors(refined, level=1))
             else:
                 logits = self.masks(features, refined)
             surest = logits.flatten(2).amax(-1).float()
@@ -185,8 +223,8 @@ class PromptedSegmenter(nn.Module):
     def masks(self, features: Features, refined: Tensor) -> Tensor:
         """Mask logits ``B K X Y Z`` of refined queries at full resolution."""
         vectors = self.mask_vectors(refined)
-        if self.config.fusion == "late":
-            return mask_logits(features.decoded[0], vectors)
+        if features.finest is not None:
+            return mask_logits(features.finest, vectors)
         steered = [
             mask_logits(self._steered_map(features, refined[:, k]), vectors[:, k : k + 1])
             for k in range(refined.shape[1])
@@ -202,7 +240,7 @@ class PromptedSegmenter(nn.Module):
             )
             extras.append(torch.einsum("bcxyz,bmc->bmxyz", skip, kernels.to(skip.dtype)))
         decoded: list[Tensor] = self.pixel_decoder(features.maps, extras)
-        return decoded[0]
+        return self.pixel_decoder.finest(decoded[0], features.maps[0])
 
 
 def mask_logits(features: Tensor, vectors: Tensor) -> Tensor:

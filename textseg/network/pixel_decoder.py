@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from textseg.network.layers import ConvBlock, NormName, make_norm
+from textseg.network.layers import ConvBlock, NormName
+
+Block: TypeAlias = tuple[slice, slice, slice]
+"""Part of a volume, with both ends given."""
 
 
 class UpStage(nn.Module):
@@ -31,23 +35,27 @@ class UpStage(nn.Module):
 
 
 class LightUpStage(nn.Module):
-    """The cheap last stage: coarse features are projected, then upsampled, then added.
+    """The cheap last stage: upsampled features meet the thin skip map by addition, then mix once.
 
-    One 3x3x3 convolution runs over the thin skip map alone, which costs about a third of
-    convolving the joined maps at full resolution.
+    It has no normalisation, so what it says of a voxel depends on the voxels around it alone and
+    it can be run on a block of a volume; see ``PixelDecoder.finest``.
     """
 
-    def __init__(self, coarse: int, skip: int, outputs: int, *, norm: NormName) -> None:
+    REACH = 1
+    """Coarse voxels around a block that its answer depends on."""
+
+    def __init__(self, coarse: int, skip: int, outputs: int) -> None:
         super().__init__()
-        self.project = nn.Conv3d(coarse, outputs, 1)
-        self.skip = nn.Conv3d(skip, outputs, 3, padding=1, bias=False)
-        self.norm = make_norm(norm, outputs)
+        inner = max(4, outputs // 2)
+        self.up = nn.ConvTranspose3d(coarse, inner, 2, stride=2)
+        self.skip = nn.Conv3d(skip, inner, 3, padding=1, bias=False)
+        self.mix = nn.Conv3d(inner, outputs, 3, padding=1)
 
     def forward(self, coarse: Tensor, skip: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map at the skip's resolution; the cheap stage takes no ``extra`` maps."""
         del extra
-        up = functional.interpolate(self.project(coarse), size=skip.shape[2:], mode="trilinear")
-        return functional.leaky_relu(self.norm(up + self.skip(skip)), 0.01)
+        joined = functional.leaky_relu(self.up(coarse) + self.skip(skip), 0.01)
+        return functional.leaky_relu(self.mix(joined), 0.01)
 
 
 class PixelDecoder(nn.Module):
@@ -80,7 +88,7 @@ class PixelDecoder(nn.Module):
         for level in reversed(range(len(channels) - 1)):
             coarse = channels[-1] if level == len(channels) - 2 else outputs[level + 1]
             if light and level == 0:
-                stage: nn.Module = LightUpStage(coarse, channels[0], outputs[0], norm=norm)
+                stage: nn.Module = LightUpStage(coarse, channels[0], outputs[0])
             else:
                 stage = UpStage(
                     coarse,
@@ -95,7 +103,7 @@ class PixelDecoder(nn.Module):
     def forward(
         self, maps: Sequence[Tensor], extras: Sequence[Tensor | None] | None = None
     ) -> list[Tensor]:
-        """Decoded maps, fine to coarse, without the coarsest level.
+        """Decoded maps from half resolution down, fine to coarse, without the coarsest level.
 
         Args:
             maps: Backbone pyramid, fine to coarse.
@@ -104,6 +112,38 @@ class PixelDecoder(nn.Module):
         extras = extras if extras is not None else [None] * (len(maps) - 1)
         decoded = [maps[-1]]
         levels = zip(self.stages, reversed(maps[:-1]), reversed(extras), strict=True)
-        for stage, skip, extra in levels:
+        for stage, skip, extra in list(levels)[:-1]:
             decoded.append(stage(decoded[-1], skip, extra))
         return decoded[:0:-1]
+
+    def finest(self, half: Tensor, skip: Tensor, block: Block | None = None) -> Tensor:
+        """Map at full resolution, ``B C X Y Z``.
+
+        Args:
+            half: Decoded map at half resolution.
+            skip: Finest map of the pyramid.
+            block: Voxels of ``half`` to answer for, per axis; ``None`` for all of them. Exactly
+                the part of the whole answer that lies there, and much cheaper with the light stage.
+        """
+        stage = self.stages[-1]
+        if block is None:
+            return stage(half, skip)  # type: ignore[no-any-return]
+        if not isinstance(stage, LightUpStage):
+            return stage(half, skip)[:, :, *_doubled(block)]  # type: ignore[no-any-return]
+        reach = stage.REACH
+        around = _block((max(0, s.start - reach), s.stop + reach) for s in block)
+        inside = _block(
+            (s.start - a.start, s.stop - a.start) for s, a in zip(block, around, strict=True)
+        )
+        seen: Tensor = stage(half[:, :, *around], skip[:, :, *_doubled(around)])
+        return seen[:, :, *_doubled(inside)]
+
+
+def _block(bounds: Iterable[tuple[int, int]]) -> Block:
+    x, y, z = (slice(*ends) for ends in bounds)
+    return x, y, z
+
+
+def _doubled(block: Block) -> Block:
+    """The same block in voxels of half the size."""
+    return _block((2 * s.start, 2 * s.stop) for s in block)

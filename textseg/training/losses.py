@@ -15,39 +15,49 @@ IMPOSSIBLE = -30.0
 """Logit given to concepts that a case does not annotate: they cannot explain any voxel."""
 
 
-def competition_loss(logits: Tensor, labels: Tensor, known: Tensor, *, ignore: int) -> Tensor:
-    """Cross-entropy of ``B N V`` logits plus a zero background against ``B V`` labels.
+def competition_loss(
+    logits: Tensor, labels: Tensor, known: Tensor, *, ignore: int, balanced: bool = False
+) -> Tensor:
+    """Cross-entropy of ``B V N`` logits plus a zero background against ``B V`` labels.
 
     Args:
-        logits: One row per concept; label ``i`` is row ``i - 1``.
+        logits: One column per concept; label ``i`` is column ``i - 1``.
         labels: 0 for background, ``ignore`` for voxels to skip.
         known: ``B N``, concepts annotated in each case.
         ignore: The label to skip.
+        balanced: Weigh each voxel with one over the root of its label's number of voxels, so that
+            small structures are learned sooner; their masks come out a little too large.
     """
-    masked = logits.float().masked_fill(~known[..., None], IMPOSSIBLE)
-    scores = functional.pad(masked, (0, 0, 1, 0))  # B N+1 V
-    return functional.cross_entropy(scores, labels, ignore_index=ignore)
+    masked = logits.float().masked_fill(~known[:, None], IMPOSSIBLE)
+    scores = functional.pad(masked, (1, 0)).flatten(0, 1)  # B*V N+1
+    if not bool((labels != ignore).any()):
+        return scores.sum() * 0
+    weight = None
+    if balanced:
+        counts = torch.bincount(labels[labels != ignore], minlength=scores.shape[1])
+        weight = counts.clamp(min=1).float().rsqrt()
+    return functional.cross_entropy(scores, labels.flatten(), weight=weight, ignore_index=ignore)
 
 
 def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """One minus soft Dice of each row, ``B K`` from ``B K V`` (Milletari et al. 2016).
+    """One minus soft Dice of each mask, ``B K`` from ``B V K`` (Milletari et al. 2016).
 
     Args:
         logits: Mask logits.
         targets: Zeros and ones.
-        valid: ``B 1 V`` or ``B K V``; voxels outside do not count.
+        valid: ``B V 1`` or ``B V K``; voxels outside do not count.
     """
     probability = logits.float().sigmoid() * valid
     target = targets * valid
-    overlap = (probability * target).sum(-1)
-    total = probability.square().sum(-1) + target.sum(-1)
+    overlap = (probability * target).sum(1)
+    total = probability.square().sum(1) + target.sum(1)
     return 1 - (2 * overlap + 1) / (total + 1)
 
 
 def mask_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy of each row over valid voxels, ``B K`` from ``B K V``."""
+    """Binary cross-entropy of each mask over valid voxels, ``B K`` from ``B V K``."""
     loss = functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
-    return (loss * valid).sum(-1) / valid.sum(-1).clamp(min=1)
+    return (loss * valid).sum(1) / valid.sum(1).clamp(min=1)
 
 
 def presence_loss(logits: Tensor, voxels: Tensor, known: Tensor, *, enough: int) -> Tensor:
@@ -66,11 +76,11 @@ def presence_loss(logits: Tensor, voxels: Tensor, known: Tensor, *, enough: int)
 
 
 def union_masks(labels: Tensor, membership: Tensor) -> Tensor:
-    """Masks ``B K V`` of prompts that join labels.
+    """Masks ``B V K`` of prompts that join labels.
 
     Args:
         labels: ``B V`` int64 with background 0; ignored voxels count as background.
-        membership: ``K N+1`` bool, the labels (background included) each prompt is made of.
+        membership: ``B K N+1`` bool, the labels (background included) each prompt is made of.
     """
-    table = membership.T.to(torch.float32)  # N+1 K
-    return table[labels.clamp(min=0)].transpose(1, 2)
+    tables = membership.mT.float()  # B N+1 K
+    return torch.stack([table[row] for table, row in zip(tables, labels.clamp(min=0), strict=True)])

@@ -7,7 +7,7 @@ uninterrupted one would have seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ from textseg.training.augment import (
     sample_at,
     uniform,
 )
-from textseg.training.synthesis import AIR_HU, synthesise_ct, synthesise_mr
+from textseg.training.synthesis import AIR_HU, draw_mr_means, synthesise_ct, synthesise_mr
 
 IGNORE = -1
 """Label of voxels whose structure is not known; losses skip them."""
@@ -187,6 +187,7 @@ class DomainSampler:
             target_mm=grid.spacing_mm,
             generator=generator,
         )
+        case, coordinates = _cut_to(case, coordinates)
         labels = sample_at(case.labels[None].float(), coordinates, mode="nearest")[0].long()
         use_real = case.image is not None and modality == self.config.modality
         if use_real and chance(self.config.real, generator):
@@ -234,20 +235,28 @@ class DomainSampler:
         modality: Modality,
         generator: Generator,
     ) -> Tensor:
-        tissues = self._paired(labels.clamp(min=0))
-        if chance(self.config.strip, generator):
-            tissues = torch.where(tissues > len(self.concepts), 0, tissues)
         if modality == "ct" or case.distances is not None:
+            tissues = self._paired(labels.clamp(min=0))
             image = self._synthetic_torso(case, tissues, coordinates, modality, generator)
         else:
-            classes = int(tissues.max()) + 1
-            image = synthesise_mr(tissues, classes=classes, generator=generator)
+            image = self._synthetic_mr(case, labels.clamp(min=0), coordinates, generator)
+        image = normalise_intensity(image, modality)
         if modality != "ct":
-            image = normalise_intensity(image, modality)
             image = change_contrast(image, self.config.quality, generator)
-        else:
-            image = normalise_intensity(image, modality)
         return degrade(image, self.config.quality, generator)
+
+    def _synthetic_mr(
+        self, case: TrainingCase, labels: Tensor, coordinates: Tensor, generator: Generator
+    ) -> Tensor:
+        """MR-like image whose structures blend where a voxel holds several of them."""
+        highest = max(int(case.labels.max()), len(self.concepts))
+        means = draw_mr_means(self.concepts, classes=highest + 1, generator=generator)
+        means = means[self._paired(torch.arange(highest + 1))]
+        if chance(self.config.strip, generator):
+            means[len(self.concepts) + 1 :] = means[0]
+        source = means[case.labels.clamp(min=0).long()]
+        base = sample_at(source[None], coordinates, mode="bilinear")[0]
+        return synthesise_mr(means, labels, base=base, generator=generator)
 
     def _paired(self, labels: Tensor) -> Tensor:
         """Labels with right-hand structures renamed to left-hand ones: pairs look alike."""
@@ -267,16 +276,33 @@ class DomainSampler:
         distances = sample_at(case.distances.float(), coordinates, mode="bilinear")
         named = torch.where(labels > len(self.concepts), 0, labels)
         image = synthesise_ct(named, distances, concepts=self.concepts, generator=generator)
-        scanned = sample_at(torch.ones(1, *case.labels.shape), coordinates, mode="nearest") > 0
+        size = torch.tensor(case.labels.shape)
+        scanned = ((coordinates > -0.5) & (coordinates < size - 0.5)).all(-1)
         image = torch.where(scanned, image, AIR_HU)
         if modality == "ct":
             return image
         return random_contrast(image, named, len(self.concepts) + 1, generator)
 
 
+def _cut_to(case: TrainingCase, coordinates: Tensor) -> tuple[TrainingCase, Tensor]:
+    """The part of a case that sampling at these voxels reads, and the voxels counted in it."""
+    size = torch.tensor(case.labels.shape)
+    first = torch.minimum((coordinates.amin((0, 1, 2)).floor() - 1).clamp(min=0).long(), size - 1)
+    last = torch.maximum((coordinates.amax((0, 1, 2)).ceil() + 2).long(), first + 1)
+    x, y, z = (slice(a, b) for a, b in zip(first.tolist(), last.tolist(), strict=True))
+    part = replace(
+        case,
+        labels=case.labels[x, y, z],
+        image=None if case.image is None else case.image[:, x, y, z],
+        distances=None if case.distances is None else case.distances[:, x, y, z],
+    )
+    return part, coordinates - first
+
+
 def random_contrast(image: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
     """MR-like remapping of a synthetic CT: random means per structure, air and lung stay dark."""
-    contrast = synthesise_mr(labels, classes=classes, generator=generator)
+    means = draw_mr_means((), classes=classes, generator=generator)
+    contrast = synthesise_mr(means, labels, generator=generator)
     unlabelled = (labels == 0)[None]
     flip = -1.0 if chance(0.5, generator) else 1.0
     tissue = 0.5 + flip * uniform(0.1, 0.4, generator) * (image.clamp(-120, 80) + 20) / 100

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning
 import torch
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from textseg.network.model import (
     Features,
@@ -18,6 +17,7 @@ from textseg.network.model import (
     channels_last,
     mask_logits,
 )
+from textseg.network.pixel_decoder import Block
 from textseg.training.losses import (
     competition_loss,
     dice_loss,
@@ -41,6 +41,20 @@ class DomainPrompts(NamedTuple):
     membership: Tensor
 
 
+class ChosenPrompts(NamedTuple):
+    """Prompts of a batch whose own masks are trained.
+
+    Attributes:
+        refined: Their refined queries ``B R E+Q``.
+        membership: Labels (background first) each joins, ``B R N+1`` bool.
+        known: Whether each is annotated, ``B R`` bool.
+    """
+
+    refined: Tensor
+    membership: Tensor
+    known: Tensor
+
+
 @dataclass(frozen=True)
 class OptimiserConfig:
     """AdamW with warm-up, a plateau and a linear decay to zero.
@@ -58,18 +72,33 @@ class OptimiserConfig:
     decay_fraction: float = 0.3
 
 
-class SegmentationTask(lightning.LightningModule):
-    """Training with all concepts of a domain competing for samples of voxels.
+class View(NamedTuple):
+    """One resolution at which a batch is judged.
 
-    With ``late`` fusion every concept competes at half and at full resolution. A few prompts,
-    unions and absent ones among them, get Dice and cross-entropy of their whole mask. Every
+    Attributes:
+        features: Prompt-free map ``B C X Y Z``.
+        labels: Labels of its voxels, ``B V``.
+        level: Decoder level whose mask vectors belong to the map.
+    """
+
+    features: Tensor
+    labels: Tensor
+    level: int
+
+
+class SegmentationTask(lightning.LightningModule):
+    """Training at two resolutions: the whole crop at half, a block of it at full resolution.
+
+    With ``late`` fusion all concepts of the domain compete for every voxel of both, and a few
+    prompts, unions and absent ones among them, get Dice and cross-entropy of their masks. With
+    ``multiscale`` fusion those few prompts are judged on the whole crop at full resolution. Every
     prompt's presence is trained.
 
     Args:
         network: Shape of the network.
         optimiser: Optimiser settings.
-        mask_prompts: Prompts per crop whose full-resolution mask is trained.
-        points: Voxels per crop for competition at full resolution.
+        mask_prompts: Prompts per crop whose own mask is trained.
+        block: Side, in voxels, of the block that is trained at full resolution.
         enough_voxels: Voxels from which a structure counts as present in a crop.
         init_from: Folder of a model whose weights to start from.
     """
@@ -78,8 +107,8 @@ class SegmentationTask(lightning.LightningModule):
         self,
         network: NetworkConfig,
         optimiser: OptimiserConfig | None = None,
-        mask_prompts: int = 6,
-        points: int = 24_000,
+        mask_prompts: int = 24,
+        block: int = 40,
         enough_voxels: int = 20,
         init_from: str | None = None,
     ) -> None:
@@ -87,9 +116,9 @@ class SegmentationTask(lightning.LightningModule):
         self.network = PromptedSegmenter(network)
         self.optimiser = optimiser or OptimiserConfig()
         self.mask_prompts = mask_prompts
-        self.points = points
+        self.block = block
         self.enough_voxels = enough_voxels
-        self.classifiers = nn.ModuleList()
+        self.init_from = init_from
         self._domains: tuple[DomainPrompts, ...] = ()
         self._scores: dict[str, list[float]] = {}
         if init_from is not None:
@@ -98,24 +127,11 @@ class SegmentationTask(lightning.LightningModule):
             self.network.load_state_dict(load_weights(init_from).network)
 
     def setup(self, stage: str) -> None:
-        """Makes a plain classifier per domain, which teaches the trunk faster than queries do."""
-        if self.network.config.fusion != "late" or len(self.classifiers):
-            return
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        width = self.network.pixel_decoder.channels[1]
-        for domain in datamodule.prompts:
-            self.classifiers.append(nn.Linear(width, domain.membership.shape[1] - 1))
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Loads weights; only the classifiers may be missing.
-
-        Weight averaging copies the task before ``setup`` makes the classifiers, so the averaged
-        weights of a checkpoint come without them.
-        """
-        own = {k: v for k, v in self.state_dict().items() if k.startswith("classifiers.")}
-        return super().load_state_dict({**own, **state_dict}, strict=strict, assign=assign)
+        """Whitens the queries of a network that starts from nothing."""
+        if self.network.config.whiten_queries and self.init_from is None:
+            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            queries = [q for domain in datamodule.prompts for q in domain.queries.values()]
+            self.network.whiten(torch.cat(queries))
 
     def set_domains(self, domains: Sequence[DomainPrompts]) -> None:
         """Gives the task the prompts of each domain, in the order the batches count them."""
@@ -139,26 +155,34 @@ class SegmentationTask(lightning.LightningModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Each loss of a batch, already weighted."""
         domain = self._domains[batch.domain]
+        generator = torch.Generator(self.device).manual_seed(batch.number)
         image = batch.image.contiguous(memory_format=torch.channels_last_3d)
         queries = domain.queries[batch.modality].to(self.device)
-        features = self.network.encode(image)
+        features = self.network.encode_coarse(image)
         refined = self.network.refine(features, queries.expand(len(image), -1, -1))
         membership = domain.membership.to(self.device)
         voxels = _count_voxels(batch.labels, membership)
         known = _known_prompts(batch.known, membership)
-        generator = torch.Generator(self.device).manual_seed(batch.number)
         rows = torch.stack(
             [self._choose(v, k, generator) for v, k in zip(voxels, known, strict=True)]
         )
-        dense = self.network.config.fusion == "late"
-        return {
-            **(self._dense_losses(features, refined, batch, generator) if dense else {}),
-            **self._mask_losses(features, refined, batch, rows=rows, voxels=voxels, known=known),
-            "presence": 0.2
-            * presence_loss(
-                self.network.presence(features, refined), voxels, known, enough=self.enough_voxels
-            ),
-        }
+        chosen = ChosenPrompts(
+            refined.gather(1, rows[..., None].expand(-1, -1, refined.shape[-1])),
+            membership[rows],
+            known.gather(1, rows),
+        )
+        losses: dict[str, Tensor] = {}
+        if self.network.config.fusion == "late":
+            for name, view in self._views(features, batch.labels, generator).items():
+                losses |= self._competition(name, view, refined, batch.known)
+                logits = self._logits(view, chosen.refined)
+                losses |= _mask_losses(name, logits, view.labels, chosen)
+        else:
+            logits = self.network.masks(features, chosen.refined).flatten(2).mT
+            losses |= _mask_losses("full", logits, batch.labels.flatten(1), chosen)
+        presence = self.network.presence(features, refined)
+        losses["presence"] = 0.2 * presence_loss(presence, voxels, known, enough=self.enough_voxels)
+        return losses
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the scores of the last validation."""
@@ -181,79 +205,49 @@ class SegmentationTask(lightning.LightningModule):
         if means:
             self.log("val/dice", sum(means.values()) / len(means), prog_bar=True)
 
-    def _dense_losses(
-        self, features: Features, refined: Tensor, batch: Batch, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Competition of all concepts, and Dice of the present ones, on samples of voxels.
-
-        At half resolution the sample is every other voxel along each axis, from a random start;
-        at full resolution it is drawn half anywhere, half on labelled voxels.
-        """
-        concepts = refined[:, : batch.known.shape[1]]
-        x, y, z = (int(i) for i in torch.randint(2, (3,), generator=generator, device=self.device))
-        coarse = features.decoded[1][:, :, x::2, y::2, z::2]
-        half = mask_logits(coarse, self.network.mask_vectors(concepts, level=1)).flatten(2)
-        half_labels = batch.labels[:, 2 * x :: 4, 2 * y :: 4, 2 * z :: 4].flatten(1)
-        spots = self._points(batch.labels, generator)
-        rows = rearrange(features.decoded[0], "b c x y z -> b (x y z) c")
-        picked = rows.gather(1, spots[..., None].expand(-1, -1, rows.shape[2]))
-        vectors = self.network.mask_vectors(concepts).to(picked.dtype)
-        points = vectors[..., :-1] @ picked.mT + vectors[..., -1:]
-        point_labels = batch.labels.flatten(1).gather(1, spots)
+    def _views(
+        self, features: Features, labels: Tensor, generator: torch.Generator
+    ) -> dict[str, View]:
+        """The whole crop at half resolution and a block of it at full resolution."""
+        block = self._block(labels, generator)
+        x, y, z = (slice(2 * s.start, 2 * s.stop) for s in block)
         return {
-            **self._trunk_loss(coarse, half_labels, batch),
-            **_compete("half", half, half_labels, batch.known),
-            **_compete("points", points, point_labels, batch.known),
+            "half": View(features.decoded[0], labels[:, ::2, ::2, ::2].flatten(1), 1),
+            "full": View(self.network.finest(features, block), labels[:, x, y, z].flatten(1), 0),
         }
 
-    def _trunk_loss(self, coarse: Tensor, labels: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Competition of plain per-concept classifiers, without any query."""
-        if not len(self.classifiers):
-            return {}
-        rows = rearrange(coarse, "b c x y z -> b (x y z) c")
-        return _compete("trunk", self.classifiers[batch.domain](rows).mT, labels, batch.known)
+    def _block(self, labels: Tensor, generator: torch.Generator) -> Block:
+        """Half-resolution voxels around a voxel of a random structure of a random crop."""
 
-    def _points(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Voxel numbers ``B P``: half anywhere, half on labelled voxels."""
-        flat = labels.flatten(1)
-        size = (len(flat), self.points // 2)
-        anywhere = torch.randint(flat.shape[1], size, device=flat.device, generator=generator)
-        chosen = []
-        for row, spare in zip(flat, anywhere, strict=True):
-            labelled = (row > 0).nonzero()[:, 0]
-            pick = torch.randint(
-                max(1, len(labelled)), size[1:], device=row.device, generator=generator
-            )
-            chosen.append(labelled[pick] if len(labelled) else spare)
-        return torch.cat([anywhere, torch.stack(chosen)], dim=1)
+        def any_of(rows: Tensor) -> Tensor:
+            number = torch.randint(len(rows), (), generator=generator, device=rows.device)
+            return rows[number]
 
-    def _mask_losses(
-        self,
-        features: Features,
-        refined: Tensor,
-        batch: Batch,
-        *,
-        rows: Tensor,
-        voxels: Tensor,
-        known: Tensor,
+        crop = any_of(labels).clamp(min=0)
+        label = any_of(crop.flatten().bincount().nonzero())
+        centre = any_of((crop == label).nonzero()) // 2
+        slices = []
+        for middle, size in zip(centre.tolist(), crop.shape, strict=True):
+            side = min(self.block, size) // 2
+            start = min(max(0, middle - side // 2), size // 2 - side)
+            slices.append(slice(start, start + side))
+        return slices[0], slices[1], slices[2]
+
+    def _logits(self, view: View, refined: Tensor) -> Tensor:
+        """Logits ``B V K`` of refined queries."""
+        vectors = self.network.mask_vectors(refined, level=view.level)
+        return mask_logits(view.features, vectors).flatten(2).mT
+
+    def _competition(
+        self, name: str, view: View, refined: Tensor, known: Tensor
     ) -> dict[str, Tensor]:
-        """Dice and cross-entropy of the chosen prompts ``B R`` at full resolution."""
-        membership = self._domains[batch.domain].membership.to(self.device)
-        chosen = refined.gather(1, rows[..., None].expand(-1, -1, refined.shape[-1]))
-        logits = self.network.masks(features, chosen).flatten(2)
-        flat = batch.labels.flatten(1)
-        targets = torch.cat(
-            [
-                union_masks(labels[None], membership[prompts])
-                for labels, prompts in zip(flat, rows, strict=True)
-            ]
-        )
-        valid = (flat != IGNORE).float()[:, None]
-        known = known.gather(1, rows)
-        present = (voxels.gather(1, rows) > 0) & known
-        dice = (dice_loss(logits, targets, valid) * present).sum() / present.sum().clamp(min=1)
-        bce = (mask_bce(logits, targets, valid) * known).sum() / known.sum().clamp(min=1)
-        return {"dice": dice, "bce": 2 * bce}
+        """Cross-entropy among all concepts of the domain.
+
+        The view that masks are made of is not balanced, so that their size is right.
+        """
+        logits = self._logits(view, refined[:, : known.shape[1]])
+        loss = competition_loss(logits, view.labels, known, ignore=IGNORE, balanced=view.level > 0)
+        return {f"{name}_ce": loss}
 
     def _choose(self, voxels: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
         """Prompts to train masks of: mostly present ones, some absent ones."""
@@ -278,18 +272,23 @@ class SegmentationTask(lightning.LightningModule):
         }
 
 
-def _compete(name: str, logits: Tensor, labels: Tensor, known: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of logits ``B N V`` against labels ``B V``, and Dice of the rows present."""
-    logits = logits.float()
-    count = logits.shape[1] + 1
-    present = torch.stack([torch.bincount(row.clamp(min=0), minlength=count) for row in labels])
-    crop, row = ((present[:, 1:] > 0) & known).nonzero(as_tuple=True)
-    targets = (labels[crop] == (row + 1)[:, None]).float()
-    dice = dice_loss(logits[crop, row], targets, (labels[crop] != IGNORE).float())
-    return {
-        name: competition_loss(logits, labels, known, ignore=IGNORE),
-        f"{name}_dice": 0.5 * dice.mean() if len(crop) else logits.sum() * 0,
-    }
+def _mask_losses(
+    name: str, logits: Tensor, labels: Tensor, chosen: ChosenPrompts
+) -> dict[str, Tensor]:
+    """Dice of the chosen prompts that are there, and cross-entropy of all that are known.
+
+    Args:
+        name: Prefix of the losses.
+        logits: ``B V R`` of the chosen prompts.
+        labels: ``B V``.
+        chosen: The prompts.
+    """
+    targets = union_masks(labels, chosen.membership)
+    valid = (labels != IGNORE).float()[..., None]
+    present = (targets.sum(1) > 0) & chosen.known
+    dice = (dice_loss(logits, targets, valid) * present).sum() / present.sum().clamp(min=1)
+    bce = (mask_bce(logits, targets, valid) * chosen.known).sum() / chosen.known.sum().clamp(min=1)
+    return {f"{name}_dice": dice, f"{name}_bce": bce}
 
 
 def rate_factor(step: int, *, total: int, config: OptimiserConfig) -> float:

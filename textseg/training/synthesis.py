@@ -1,7 +1,8 @@
 """Images from label maps: every structure gets an intensity, then a scanner gets in the way.
 
 MR-like images draw each structure's mean at random, so that the network learns shape and not
-contrast (Billot et al. 2023, SynthSeg). CT-like images draw from ranges of Hounsfield units, with
+contrast (Billot et al. 2023, SynthSeg), or near what the common sequences show, which most scans
+are. CT-like images draw from ranges of Hounsfield units, with
 a random contrast phase, cortical bone, bowel content and a body around the organs.
 """
 
@@ -214,20 +215,96 @@ def add_gas(
     return image
 
 
-def synthesise_mr(labels: Tensor, *, classes: int, generator: Generator) -> Tensor:
-    """Random-contrast intensities ``1 X Y Z``, each class with its own mean and texture.
+@dataclass(frozen=True)
+class SequencePrior:
+    """Brightness of a tissue, 0 to 1, in the common MR sequences of the head."""
+
+    t1: float
+    t2: float
+    flair: float
+
+
+FLUID = SequencePrior(0.08, 0.95, 0.08)
+GREY = SequencePrior(0.50, 0.62, 0.68)
+DEEP_GREY = SequencePrior(0.60, 0.55, 0.62)
+WHITE = SequencePrior(0.85, 0.42, 0.50)
+MIXED = SequencePrior(0.74, 0.48, 0.55)
+
+MR_PRIORS: Mapping[str, SequencePrior] = {
+    "*ventricle*": FLUID,
+    "cavum_septi*": FLUID,
+    "cerebrospinal*": FLUID,
+    "*cortex*": GREY,
+    "hippocampus*": GREY,
+    "amygdala*": GREY,
+    "caudate*": DEEP_GREY,
+    "putamen*": DEEP_GREY,
+    "nucleus_accumbens*": DEEP_GREY,
+    "thalamus*": SequencePrior(0.68, 0.50, 0.58),
+    "globus_pallidus*": SequencePrior(0.76, 0.38, 0.48),
+    "ventral_diencephalon*": MIXED,
+    "brainstem*": MIXED,
+    "optic_chiasm*": SequencePrior(0.55, 0.45, 0.50),
+    "*white_matter.*": WHITE,
+    "corpus_callosum*": SequencePrior(0.90, 0.38, 0.45),
+    "white_matter_hypointensity*": SequencePrior(0.60, 0.75, 0.92),
+}
+"""Prior of each head structure, by pattern of its concept id; the first match counts."""
+
+SEQUENCES = {"t1": 0.5, "t2": 0.15, "flair": 0.1}
+"""How often an image resembles each sequence; otherwise every mean is drawn at random."""
+
+
+def draw_mr_means(concepts: Sequence[str], *, classes: int, generator: Generator) -> Tensor:
+    """Mean of each label in an MR-like image, one of ``classes``, background included.
 
     Args:
-        labels: ``X Y Z``, values below ``classes``.
-        classes: Number of label values, background included.
+        concepts: Concept id of each label but the background; labels beyond are tissues without
+            a name, which get any mean.
+        classes: Number of label values.
         generator: Source of randomness.
     """
     means = torch.rand(classes, generator=generator)
-    textures = torch.rand(classes, generator=generator) * 0.08
+    drawn = uniform(0.0, 1.0, generator)
+    for sequence, share in SEQUENCES.items():
+        if 0 <= drawn < share:
+            spread = uniform(0.02, 0.08, generator)
+            for label, prior in enumerate(map(mr_prior_of, concepts), start=1):
+                if prior is not None and label < classes:
+                    shift = spread * float(torch.randn((), generator=generator))
+                    means[label] = min(1.0, max(0.0, getattr(prior, sequence) + shift))
+        drawn -= share
     if chance(0.85, generator):
-        means[0], textures[0] = 0.0, 0.01
-    index = labels.long()
+        means[0] = 0.0
+    return means
+
+
+def mr_prior_of(concept_id: str) -> SequencePrior | None:
+    """Prior of a concept, ``None`` where no pattern matches.
+
+    >>> mr_prior_of("cerebral_white_matter.left").t1
+    0.85
+    """
+    matches = (prior for pattern, prior in MR_PRIORS.items() if fnmatchcase(concept_id, pattern))
+    return next(matches, None)
+
+
+def synthesise_mr(
+    means: Tensor, labels: Tensor, *, generator: Generator, base: Tensor | None = None
+) -> Tensor:
+    """MR-like intensities ``1 X Y Z``, each class with its own mean and texture.
+
+    Args:
+        means: Mean of each label value; see ``draw_mr_means``.
+        labels: ``X Y Z``, background 0.
+        generator: Source of randomness.
+        base: ``X Y Z``, means with partial volume, in place of those of the labels.
+    """
+    textures = torch.rand(len(means), generator=generator) * 0.08
+    if means[0] == 0:
+        textures[0] = 0.01
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
     grain = 0.7 * torch.randn(shape, generator=generator)
     grain = grain + 0.7 * smooth_noise(shape, (16, 16, 16), generator)[0]
-    return (means[index] + textures[index] * grain)[None]
+    clean = means[labels] if base is None else base
+    return (clean + textures[labels] * grain)[None]

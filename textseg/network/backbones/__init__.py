@@ -20,7 +20,8 @@ class BackboneConfig(BaseModel):
         kind: Plain U-Net, residual U-Net, or Swin transformer (needs ``textseg[train]``).
         in_channels: Channels of the volume.
         channels: Width of each stage, fine to coarse.
-        blocks: Blocks of each stage.
+        blocks: Blocks of each stage. A convolutional first stage of 0 blocks is the volume itself:
+            at full resolution every convolution is dear.
         norm: Normalisation of the convolutional kinds.
     """
 
@@ -38,6 +39,11 @@ class BackboneConfig(BaseModel):
             raise ValueError(
                 f"channels {self.channels} and blocks {self.blocks} must be of one length, "
                 "three stages or more"
+            )
+        if self.kind != "swin" and not self.blocks[0] and self.channels[0] != self.in_channels:
+            raise ValueError(
+                f"a first stage of 0 blocks passes on the {self.in_channels} channels of the "
+                f"volume, not {self.channels[0]}"
             )
         return self
 

@@ -16,7 +16,7 @@ class UNetBackbone(Backbone):
     Args:
         in_channels: Channels of the volume.
         channels: Width of each stage, fine to coarse.
-        blocks: Blocks in each stage.
+        blocks: Blocks in each stage; a first stage of none passes the volume on as it is.
         residual: Residual blocks (two convolutions each) instead of plain ones. The first stage
             stays plain: at full resolution every convolution is dear.
         norm: Kind of normalisation.
@@ -37,6 +37,9 @@ class UNetBackbone(Backbone):
         widths = [in_channels, *channels]
         self.stages = nn.ModuleList()
         for level, count in enumerate(blocks):
+            if count == 0:
+                self.stages.append(nn.Identity())
+                continue
             block = ResidualBlock if residual and level else ConvBlock
             first = block(widths[level], widths[level + 1], norm=norm, stride=2 if level else 1)
             rest = [
