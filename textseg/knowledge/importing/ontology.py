@@ -20,7 +20,7 @@ def read_ontology(path: Path) -> list[Entry]:
         ModelError: pronto is not installed (E403).
     """
     try:
-        import pronto  # type: ignore[import-not-found,unused-ignore]
+        from pronto.ontology import Ontology
     except ImportError as error:
         cause = "reading an ontology needs the package pronto, which is not installed."
         remedy = 'Run: pip install "textseg[ontology]"'
@@ -29,7 +29,7 @@ def read_ontology(path: Path) -> list[Entry]:
         with warnings.catch_warnings():
             # ontologies in the wild break small rules all the time
             warnings.simplefilter("ignore")
-            terms = list(pronto.Ontology(path, import_depth=0).terms())
+            terms = list(Ontology(path, import_depth=0).terms())
     except (ValueError, SyntaxError, TypeError, KeyError, OSError) as error:
         cause = f"is no ontology in OBO, OBO-graph JSON or OWL ({error})."
         raise InputError(cause, code="E303", path=path) from error
