@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -91,8 +91,11 @@ def resolve(
     read = _reader(tree, model=model, any_concept=any_concept, modality=modality)
     answers = [read(prompt) for prompt in asked]
     if as_json:
+        from textseg.knowledge.classes import class_names
+
+        classes = class_names(tree)
         for answer in answers:
-            print_json(_record(answer, tree))
+            print_json(_record(answer, classes))
         return
     table = make_table("prompt", "status", "means", "note")
     for answer in answers:
@@ -125,15 +128,12 @@ def _reader(
     return read_trainable
 
 
-def _record(answer: Resolution, tree: KnowledgeTree) -> dict[str, Any]:
-    from textseg.knowledge.classes import class_names
-
-    fields = asdict(answer)
-    classes = class_names(tree)
+def _record(answer: Resolution, classes: Mapping[str, str]) -> dict[str, Any]:
     names = [classes[concept] for concept in answer.concepts if concept in classes]
+    fields = {**asdict(answer), "names": names}
     order = ("prompt", "status", "concepts", "names", "confidence", "method")
     rest = ("warnings", "suggestions", "candidates")
-    return {key: {**fields, "names": names}[key] for key in (*order, *rest)}
+    return {key: fields[key] for key in (*order, *rest)}
 
 
 def _meaning(answer: Resolution, tree: KnowledgeTree) -> str:

@@ -7,6 +7,7 @@ MiniLM). Needs the ``text`` extra.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -117,7 +118,7 @@ class VectorCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             for text, vector in vectors.items():
                 path = self._path(text)
-                partial = path.with_suffix(f".{id(vector)}.partial")
+                partial = path.with_suffix(f".{os.getpid()}.partial")
                 torch.save(vector.clone(), partial)
                 partial.replace(path)
         except OSError:

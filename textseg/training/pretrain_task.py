@@ -43,7 +43,7 @@ class PretrainTask(lightning.LightningModule):
         eye = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
         logits = logits.masked_fill(batch.related.to(logits.device) & ~eye, float("-inf"))
         loss = self.contrast(logits, eye)
-        hits = eye[torch.arange(len(eye)), logits.argmax(1)].float().mean()
+        hits = (logits.argmax(1) == eye.int().argmax(1)).float().mean()
         self.log_dict({"loss": loss, "top1": hits}, prog_bar=True, batch_size=len(logits))
         return loss
 
