@@ -75,7 +75,7 @@ class GridTransform:
                 f"but the working grid is {self.target.shape}"
             )
         level = threshold if probability.is_floating_point() else threshold * 255.0
-        box = _bounding_box(probability > level)
+        box = bounding_box(probability > level)
         storage = np.zeros(self.source.shape[::-1], dtype=np.bool_)  # Z0 Y0 X0
         mask: Mask = storage.transpose(2, 1, 0)
         if box is None:
@@ -218,7 +218,7 @@ def _coincide(num_source: int, num_target: int, ratio: float) -> bool:
     return num_source == num_target and abs(ratio - 1.0) * num_source / 2.0 < _SAME_VOXEL
 
 
-def _bounding_box(above: Tensor) -> tuple[slice, slice, slice] | None:
+def bounding_box(above: Tensor) -> tuple[slice, slice, slice] | None:
     """The smallest box that holds every True voxel; None if there is none."""
     slices = []
     for axis in range(3):

@@ -9,6 +9,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from textseg.imaging.grid import bounding_box
+
 ISLAND_SHARE = 0.1
 """A piece smaller than this part of the largest piece is an island."""
 
@@ -34,11 +36,11 @@ def drop_islands(probability: Tensor, *, threshold: float) -> Cleaned:
     >>> drop_islands(row, threshold=0.5).probability[-3:].flatten().tolist()
     [0, 0, 0]
     """
-    mask = probability.numpy() > 255 * threshold
-    if not mask.any():
+    mask = probability > 255 * threshold
+    box = bounding_box(mask)
+    if box is None:
         return Cleaned(probability, 0)
-    box = _bounding_box(mask)
-    pieces, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
+    pieces, count = ndimage.label(mask[box].numpy(), structure=np.ones((3, 3, 3)))
     sizes = np.bincount(pieces.ravel())[1:]
     small = sizes < ISLAND_SHARE * sizes.max()
     if count == 1 or not small.any():
@@ -47,12 +49,3 @@ def drop_islands(probability: Tensor, *, threshold: float) -> Cleaned:
     cleaned = probability.clone()
     cleaned[box][torch.from_numpy(is_island)] = 0
     return Cleaned(cleaned, int(small.sum()))
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box around what is true."""
-    x, y, z = (
-        np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        for axis in range(3)
-    )
-    return slice(x[0], x[-1] + 1), slice(y[0], y[-1] + 1), slice(z[0], z[-1] + 1)
