@@ -33,17 +33,18 @@ def main() -> None:
 
 
 def table(answers):
-    """Lines with the right answers of each category, their number and their share."""
+    """Lines of a Markdown table: right answers of each category, of how many, and their share."""
     total, right = Counter(), Counter()
     for row, given in answers:
         for category in (row.category, "all"):
             total[category, row.half] += 1
             right[category, row.half] += is_right(row, given)
-    yield f"{'category':<14}" + "".join(f"{half:>20}" for half in HALVES)
+    yield f"| category | {' | '.join(HALVES)} |"
+    yield f"|{'---|' * (len(HALVES) + 1)}"
     for category in dict.fromkeys((*(row.category for row, _ in answers), "all")):
         counts = [(right[category, half], total[category, half]) for half in HALVES]
-        cells = [f"{count}/{of} {100 * count / max(of, 1):5.1f} %" for count, of in counts]
-        yield f"{category:<14}" + "".join(f"{cell:>20}" for cell in cells)
+        cells = [f"{count} of {of}, {100 * count / max(of, 1):.1f} %" for count, of in counts]
+        yield f"| {' | '.join([category, *cells])} |"
 
 
 def describe(row, given):

@@ -201,3 +201,11 @@ def test_a_shared_name_lists_every_structure_that_has_it():
     answer = resolve("cord", tree)
     assert (answer.status, answer.candidates) == ("ambiguous", ("a", "b"))
     assert resolve("cord", tree, supported={"b"}).concepts == ("b",)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["L3 pedicle", "L5-S1 facet", "fracture of T12", "C8 nerve root"]
+)
+def test_what_lies_at_a_vertebral_level_is_no_vertebra(prompt):
+    answer = resolve(prompt, TREE, supported=[f"vertebra.l{n}" for n in range(1, 6)])
+    assert (answer.status, answer.concepts) == ("unsupported", ())

@@ -21,6 +21,10 @@ ENGLISH = frozenset(
         *("left", "right", "both", "and", "without", "to", "", "rib", "segment", "level"),
         *("liver segment", "heart chamber", "abdominal organ", "ventricle", "tumor", "cyst"),
         *("nodule", "metastasis", "hemorrhage", "lesion", "stone", *map(str, range(1, 13))),
+        *("fracture", "mass", "hernia", "aneurysm", "thrombosis", "abscess", "stenosis"),
+        *("appendicitis", "pneumonia", "cirrhosis", "pneumothorax"),
+        *("hepatic", "renal", "pulmonary", "pancreatic", "splenic", "cerebral", "gastric"),
+        *("cardiac", "prostatic"),
     ]
 )
 

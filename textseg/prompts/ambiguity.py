@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from textseg.prompts.adjective import as_noun
@@ -53,10 +54,16 @@ WORDS: dict[str, AmbiguousWord] = {
     "brachiocephalic": AmbiguousWord(
         ("brachiocephalic trunk", "brachiocephalic vein"), decidable=False
     ),
+    "frontal": AmbiguousWord(("frontal lobe", "frontal bone"), decidable=False),
+    "parietal": AmbiguousWord(("parietal lobe", "parietal bone"), decidable=False),
+    "temporal": AmbiguousWord(("temporal lobe", "temporal bone"), decidable=False),
+    "occipital": AmbiguousWord(("occipital lobe", "occipital bone"), decidable=False),
     "t1": AmbiguousWord(("vertebra T1",), _WEIGHTING.format("T1"), "ct", decidable=False),
     "t2": AmbiguousWord(("vertebra T2",), _WEIGHTING.format("T2"), "ct", decidable=False),
 }
 
+_HEAD_OF = re.compile(r"\bhead of\b")
+_INSIDE = re.compile(r"^\w+ (?:in|within|inside) ")
 # words of a prompt that place a meaning without naming it
 _SCANS = frozenset({"ct", "mr", "mri", "cta", "scan", "image", "chamber"})
 _PLACES = {
@@ -76,7 +83,7 @@ def read(text: str, scope: Scope) -> Reading | None:
     phrase = parse(text)
     word = WORDS.get(" ".join(phrase.words))
     if word is None:
-        return _read_placed(phrase, scope)
+        return _read_placed(text, phrase, scope)
     senses = _senses(word, phrase, scope)
     if phrase.side in ("left", "right") and len(senses) == 1 and word.also is None:
         return Reading("ok", tuple(senses), "side", 0.95)
@@ -119,13 +126,22 @@ def _seen_on(senses: list[str], word: AmbiguousWord, scope: Scope) -> str | None
     return seen[0] if len(seen) == 1 and all(labelled.values()) else None
 
 
-def _read_placed(phrase: Phrase, scope: Scope) -> Reading | None:
-    """The meaning of an ambiguous word beside a word for the place, as in "LV of the heart"."""
+def _read_placed(text: str, phrase: Phrase, scope: Scope) -> Reading | None:
+    """The meaning of an ambiguous word beside a word for the place, as in "LV of the heart".
+
+    Any structure is a place for what is in it: "PE in the pulmonary artery".
+    """
     named = [word for word in phrase.words if word in WORDS]
-    rest = [as_noun(word) for word in phrase.words if word not in WORDS and word not in _SCANS]
-    if len(named) != 1 or not rest or any(word not in _PLACES for word in rest):
+    rest = [word for word in phrase.words if word not in WORDS and word not in _SCANS]
+    if len(named) != 1 or not rest or _HEAD_OF.search(text):
         return None
-    places = [found for word in rest for found in scope.lexicon.named(_PLACES[word])]
+    nouns = [_PLACES.get(as_noun(word)) for word in rest]
+    if not all(nouns) and not _INSIDE.search(text):
+        return None
+    sites = [name for name in nouns if name] if all(nouns) else [" ".join(rest)]
+    places = [found for name in sites for found in scope.lexicon.named(name)]
+    if not places:
+        return None
     senses = _senses(WORDS[named[0]], phrase, scope)
     placed = [s for s in senses if set(places) <= {*scope.tree.ancestors(s)}]
     if len(placed) != 1:

@@ -8,15 +8,18 @@ from dataclasses import replace
 from textseg.prompts.lesion import mentions_lesion
 from textseg.prompts.prompt import Reading, Scope, Status, refuse
 from textseg.prompts.support import settle
-from textseg.prompts.wording import STOP_WORDS, parse, split_side
+from textseg.prompts.wording import STOP_WORDS, normalise, parse, split_side
 
 LISTED, EXCLUDED = 0.95, 0.93
 # how many parts on a shared ending may stand, as in "upper, middle and lower lobe"
 _MAX_DISTANCE = 3
+# words of an ending whose beginning stands before it, as in "gluteus maximus and medius"
+_MAX_ENDING = 4
 
 _EXCEPT = re.compile(
     r"\s*,?\s*\b(?:without|except for|except|excluding|exclude|but not|minus|other than|"
-    r"apart from|not including|but no|and not|and no|not|(?<=, )no)\b\s*"
+    r"apart from|rather than|(?:do |dont |but )?not includ(?:e|ing)|leaving out|leave out|but no|"
+    r"and not|and no|not|(?<=, )no)\b\s*"
 )
 _BUT = re.compile(r"\s*,?\s*\bbut\b\s*")
 _BUT_ONLY = re.compile(r"(.+?)\s*,?\s*\b(?:but|and) only\b\s*(.+)")
@@ -29,7 +32,29 @@ def read(text: str, scope: Scope) -> Reading | None:
     """The union of the listed parts, or the first part less what is excluded."""
     if (narrowed := _BUT_ONLY.fullmatch(text)) is not None:
         return scope.read(_complete_side(narrowed[2], narrowed[1]))
-    return _read_exclusion(text, scope) or _read_list(text, scope)
+    return _read_exclusion(text, scope) or _read_choice(text, scope) or _read_list(text, scope)
+
+
+def _read_choice(text: str, scope: Scope) -> Reading | None:
+    """Asks back about "liver or spleen"; what cannot be had is refused all the same."""
+    parts = text.split(" or ")
+    readings = [scope.read(part) for part in parts]
+    if len(parts) < 2 or any(reading.status == "reject" for reading in readings):
+        return None
+    failed = [settle(reading, scope) for reading in readings]
+    if refused := next((reading for reading in failed if reading.status != "ok"), None):
+        return replace(refused, method="list")
+    why = f"'{text}' leaves a choice; name one, or join them with 'and'."
+    meant = tuple(dict.fromkeys(concept for reading in readings for concept in reading.concepts))
+    names = tuple(scope.tree[concept].name for concept in meant)
+    return Reading(
+        "ambiguous",
+        method="list",
+        warnings=(why,),
+        suggestions=names,
+        candidates=meant,
+        decidable=False,
+    )
 
 
 def _read_exclusion(text: str, scope: Scope) -> Reading | None:
@@ -45,6 +70,8 @@ def _read_exclusion(text: str, scope: Scope) -> Reading | None:
         # "right lung without the middle lobe"
         part = scope.read(f"{gone_text} {kept_text}")
         gone = part if part.status == "ok" else gone
+    if gone.status == "reject" and kept.status == "ok":
+        gone = _named_in_part(gone_text, kept, scope) or gone
     if kept.status == "ok" and mentions_lesion(gone_text) and not mentions_lesion(kept_text):
         why = f"'{gone_text}' cannot be left out: a finding is part of the structure it lies in."
         names = tuple(scope.tree[concept].name for concept in kept.concepts)
@@ -54,7 +81,7 @@ def _read_exclusion(text: str, scope: Scope) -> Reading | None:
     for reading in (kept, gone):
         if reading.status != "ok":
             return reading
-    contrast = re.search(r"\bnot\b", text) is not None
+    contrast = re.search(r"\b(?:not|rather)\b", text) is not None
     if _EXCEPT.search(text) is None and not _is_within(gone, kept, scope):
         return None
     remainder = _subtract(kept, gone, scope, contrast=contrast)
@@ -82,6 +109,14 @@ def _complete_side(text: str, named: str) -> str:
     if side is None or set(rest.split()) - _STAND_INS:
         return text
     return f"{side} {split_side(named)[1]}"
+
+
+def _named_in_part(text: str, kept: Reading, scope: Scope) -> Reading | None:
+    """The members of a group of which only a word is given: "gluteal muscles without maximus"."""
+    words = set(parse(text).words)
+    named = {concept: parse(normalise(scope.tree[concept].name)).words for concept in kept.concepts}
+    meant = tuple(concept for concept, name in named.items() if words and words <= set(name))
+    return Reading("ok", meant, "exclusion", EXCLUDED) if 0 < len(meant) < len(named) else None
 
 
 def _is_within(gone: Reading, kept: Reading, scope: Scope) -> bool:
@@ -273,7 +308,7 @@ def _borrow(part: str, following: list[str], scope: Scope) -> tuple[str, int] | 
 
     Returns the longer part and how many parts further on its end was found.
     """
-    if not following or scope.read(part).status != "reject":
+    if not following or scope.read(part).status not in ("reject", "ambiguous"):
         return None
     for distance, lender in enumerate(following[:_MAX_DISTANCE], start=1):
         words = lender.split()
@@ -286,7 +321,9 @@ def _borrow(part: str, following: list[str], scope: Scope) -> tuple[str, int] | 
 
 def _borrow_head(part: str, before: str, scope: Scope) -> str | None:
     """The part with the beginning of the one before it, as in "gluteus maximus and medius"."""
-    if scope.read(part).status != "reject" or scope.read(before).status != "ok":
+    if len(part.split()) > _MAX_ENDING or scope.read(part).status != "reject":
+        return None
+    if scope.read(before).status != "ok":
         return None
     words = before.split()
     for end in range(len(words) - 1, 0, -1):

@@ -26,11 +26,13 @@ _TWO_SLIPS_FROM = 8
 _MAX_WORDS = 10
 _COUNTED = ("vertebra", "vertebral", "lumbar", "thoracic", "cervical", "segment", "couinaud")
 _JOINED_SIDE = re.compile(r"(left|right)(\w{4,})|(\w{4,})(left|right)")
+_VOWELS = frozenset("aeiouy")
+_DOUBLED = re.compile(r"(.)\1")
 # English words that are one slip away from a structure and mean something else
 _REAL_WORDS = (
-    "beast blander brainstorm carnal cheeky colonel insular insulin liverish module noodle "
-    "palace pancake pastel patent radium scrum spline sterner stern stoke stroke strobe thyme "
-    "tracker vertical vertex vessel weather"
+    "attach beast blander brainstorm cancel carnal cheeky colonel insular insulin liverish module "
+    "noodle palace pancake pastel patent plasma radium scrum spline sterner stern stoke strike "
+    "strobe stroke thyme tracker vertical vertex vessel weather"
 )
 _OTHER_WORDS = frozenset(_REAL_WORDS.split())
 
@@ -89,6 +91,9 @@ def _is_as_healthy(text: str, reading: Reading, scope: Scope) -> bool:
 
 def _is_slip(written: str, known: str, *, right: list[str], scope: Scope) -> bool:
     """Whether a word can only be a misspelling of a known one; ``right`` are the others."""
+    if written[0] != known[0] or (known[-1] not in "lr" and written in (f"{known}l", f"{known}r")):
+        # "kidneyL" asks for one side
+        return False
     least = _MIN_LETTERS
     if len(right) > 1 or any(len(word) >= _LONG for word in right):
         least = _MIN_LETTERS_IN_LONG_CONTEXT
@@ -96,15 +101,27 @@ def _is_slip(written: str, known: str, *, right: list[str], scope: Scope) -> boo
         least = _MIN_LETTERS_IN_CONTEXT
     most = 2 if len(known) >= _TWO_SLIPS_FROM else 1
     in_context = least < _MIN_LETTERS
+    near = len(known) >= _MIN_LETTERS_IN_CONTEXT and _is_near(written, known)
     return (
-        written[0] == known[0]
-        and max(len(known), len(written) if in_context else 0) >= least
+        (near or max(len(known), len(written) if in_context else 0) >= least)
         and written not in _OTHER_WORDS
         and not is_lesion_word(written)
         and not scope.lexicon.is_word(written)
         and OSA.distance(written, known) <= most
-        and (in_context or fuzz.ratio(written, known) >= ACCEPT)
+        and (near or in_context or fuzz.ratio(written, known) >= ACCEPT)
     )
+
+
+def _is_near(written: str, known: str) -> bool:
+    """Whether a letter is doubled, or one vowel stands for another.
+
+    >>> _is_near("livver", "liver"), _is_near("splean", "spleen"), _is_near("sacred", "sacrum")
+    (True, True, False)
+    """
+    if len(written) != len(known):
+        return _DOUBLED.sub(r"\1", written) == _DOUBLED.sub(r"\1", known)
+    differ = [pair for pair in zip(written, known, strict=True) if pair[0] != pair[1]]
+    return len(differ) == 1 and len(known) >= _MIN_LETTERS and set(differ[0]) <= _VOWELS
 
 
 def _read_split(text: str, scope: Scope) -> Reading | None:
@@ -162,7 +179,7 @@ def _counted_word(word: str, scope: Scope) -> str:
 
 
 def _read_part(text: str, scope: Scope) -> Reading | None:
-    """Refuses a part of one structure among its like, such as "pedicle of L3", as real anatomy."""
+    """A part with its whole, "RV of the heart"; one among its like is refused: "pedicle of L3"."""
     part_text, of, whole_text = text.rpartition(" of ")
     if not of:
         return None
@@ -171,6 +188,8 @@ def _read_part(text: str, scope: Scope) -> Reading | None:
         return None
     tree = scope.tree
     wholes = _wholes(part.concepts[0], scope)
+    if len(whole.concepts) == 1 and wholes.issuperset(whole.concepts):
+        return part
     if any(wholes.isdisjoint((i, *tree.ancestors(i))) for i in whole.concepts):
         return None
     why = f"'{text}' is not known apart from {', '.join(tree[i].name for i in whole.concepts)}."

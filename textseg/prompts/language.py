@@ -7,10 +7,11 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 from textseg.knowledge import KnowledgeTree
 from textseg.prompts.prompt import Reading, Scope
-from textseg.prompts.table import languages, read_table
+from textseg.prompts.table import languages, read_table, table_path
 from textseg.prompts.wording import normalise
 
 TRANSLATED = 0.95
@@ -30,6 +31,17 @@ _PASSED_ON = frozenset({",", "/", "and", "to"})
 _FUNCTION_WORDS = frozenset(
     {"", ",", "/", "left", "right", "both", "and", "without", "to", "level"}
 )
+# how adjectives of side end in the plural, where they follow what they belong to
+_PLURALS = {"es": ("s",), "fr": ("s",), "it": ("stri", "stre"), "pt": ("s",)}
+_CUT_SHORT = {
+    "glandula": "gl",
+    "inferior": "inf",
+    "musculus": "m",
+    "nervus": "n",
+    "superior": "sup",
+    "vena": "v",
+}
+_JOINING = frozenset({",", "/", "and", "without", "to", "both"})
 # "a" and "à" follow a number in a range and mean nothing elsewhere
 _BETWEEN_NUMBERS = "to"
 _NEGATIONS = frozenset({"no", "not", "non", "without"})
@@ -55,12 +67,32 @@ class Vocabulary:
         meanings = self._cover(tokens, 0, set())
         if meanings is None or not any(_is_name(meaning) for meaning in meanings):
             return None
+        if self._is_plural_side(tokens[-1]) and "and" in meanings[:-1]:
+            # "escápula y clavícula derechas" are both of them on one side
+            side, named = meanings[-1], " ".join(filter(None, meanings[:-1]))
+            return " and ".join(f"{side} {part}" for part in named.split(" and "))
         english: list[str] = []
         for meaning in meanings:
             after_number = any(word[-1].isdigit() for word in " ".join(english).split())
             if meaning and (meaning != _BETWEEN_NUMBERS or after_number):
                 english.append(meaning)
         return " ".join(english)
+
+    def _is_plural_side(self, token: str) -> bool:
+        many = token.endswith(_PLURALS.get(self.code, ("-",)))
+        return many and self.terms.get((token,)) in ("left", "right")
+
+    def translate_around_side(self, text: str) -> str | None:
+        """English for one name with its side amid its words: "lobe supérieur droit du poumon"."""
+        tokens = _tokens(_plain(text))
+        sides = [self.terms.get((token,)) in ("left", "right") for token in tokens]
+        if sum(sides) != 1:
+            return None
+        rest = tuple(token for token, is_side in zip(tokens, sides, strict=True) if not is_side)
+        meanings = self._cover(rest, 0, set())
+        if meanings is None or sum(map(_is_name, meanings)) != 1 or _JOINING & {*meanings}:
+            return None
+        return f"{self.terms[tokens[sides.index(True)],]} {' '.join(filter(None, meanings))}"
 
     def _cover(self, tokens: Words, place: int, hopeless: set[int]) -> tuple[str, ...] | None:
         """What the tokens from a place on mean, longer terms preferred."""
@@ -121,17 +153,26 @@ def _all(readings: list[Reading]) -> tuple[str, ...]:
 
 def translations(text: str, tree: KnowledgeTree) -> tuple[str, ...]:
     """English for the text from every language that knows all of its words, each once."""
-    found = (vocabulary.translate(text) for vocabulary in vocabularies(tree))
+    known = vocabularies(tree)
+    found = [vocabulary.translate(text) for vocabulary in known]
+    found += [vocabulary.translate_around_side(text) for vocabulary in known]
     return tuple(dict.fromkeys(normalise(english) for english in found if english is not None))
 
 
 @lru_cache(maxsize=4)
 def vocabularies(tree: KnowledgeTree) -> tuple[Vocabulary, ...]:
     """The vocabulary of every language but English, by code; built once."""
-    return tuple(_vocabulary(code, tree) for code in languages() if code != "en")
+    codes = [code for code in languages() if code != "en"]
+    terms = tree.derived(
+        "languages",
+        lambda: {code: _read_terms(code, tree) for code in codes},
+        sources=[*Path(__file__).parent.glob("*.py"), *map(table_path, codes)],
+    )
+    return tuple(Vocabulary(code, terms[code], max(map(len, terms[code]))) for code in codes)
 
 
-def _vocabulary(code: str, tree: KnowledgeTree) -> Vocabulary:
+def _read_terms(code: str, tree: KnowledgeTree) -> dict[Words, str]:
+    """English by foreign words."""
     terms: dict[Words, str] = {}
     for meaning, names in read_table(code):
         if meaning.startswith("="):
@@ -143,12 +184,19 @@ def _vocabulary(code: str, tree: KnowledgeTree) -> Vocabulary:
         for name in names:
             for spelling in _spellings(name, code):
                 terms.setdefault(_tokens(_plain(normalise(spelling))), english)
-    return Vocabulary(code, terms, max(map(len, terms), default=0))
+    return terms
 
 
 def _spellings(name: str, code: str) -> tuple[str, ...]:
-    """A name as written, in German also with its umlauts spelled out."""
-    return tuple(dict.fromkeys((name, name.lower().translate(_UMLAUTS) if code == "de" else name)))
+    """A name as written, in German also with its umlauts spelled out, in Latin also cut short."""
+    spellings = [name]
+    if code == "de":
+        spellings.append(name.lower().translate(_UMLAUTS))
+    if code == "la":
+        words = name.split()
+        spellings.append(" ".join([_CUT_SHORT.get(words[0], words[0]), *words[1:]]))
+        spellings.append(" ".join(_CUT_SHORT.get(word, word) for word in words))
+    return tuple(dict.fromkeys(spellings))
 
 
 def _tokens(text: str) -> Words:

@@ -16,7 +16,7 @@ _TOO_WIDE = frozenset({"region", "system", "cavity", "vessel", "tissue"})
 
 _TUMORS = (
     "tumor cancer carcinoma neoplasm malignancy mass lesion metastasis adenoma adenocarcinoma "
-    "sarcoma lymphoma melanoma hemangioma angiomyolipoma met"
+    "sarcoma lymphoma melanoma hemangioma angiomyolipoma met ca"
 )
 _TUMOR_WORDS = frozenset(_TUMORS.split())
 _FINDINGS = (
@@ -29,7 +29,7 @@ _FINDINGS = (
     "hydrocephalus hyperintensity hypointensity enhancement dysplasia hyperplasia hypertrophy "
     "disease disorder syndrome defect anomaly abnormality pathology tumorous cancerous malignant "
     "metastatic cystic fractured herniation herniated fatty inflamed infected sick diseased "
-    "swollen removed resected"
+    "swollen tear sprain bulge bulging protrusion extrusion removed resected"
 )
 # tumors that grow in one organ, so that they are no word for a tumor of another
 _SITED_TUMORS = "glioma glioblastoma gbm meningioma schwannoma hcc rcc nsclc sclc pdac hnscc"
@@ -37,7 +37,7 @@ _FINDING_WORDS = frozenset(f"{_FINDINGS} {_SITED_TUMORS}".split())
 _DISEASE = re.compile(r"\w{3,}(itis|oma|omata|oses|osis|pathy|megaly|ectasis|iasis)")
 _BESIDE = re.compile(r"(.+?) (?:of|in|at|within) (.+)")
 # findings so general that only a site gives them a meaning
-_GENERAL_WORDS = "tumor cancer neoplasm malignancy mass lesion metastasis cyst nodule"
+_GENERAL_WORDS = "tumor cancer neoplasm malignancy mass lesion metastasis met cyst nodule"
 _GENERAL = frozenset(_GENERAL_WORDS.split())
 # where a disease lies, by an adjective that no healthy structure carries
 _SITES = {
@@ -72,6 +72,8 @@ def read_unplaced(text: str, scope: Scope) -> Reading | None:
     """A lesion without a site: any one could be meant, unless the model knows lesions at large."""
     if not mentions_lesion(text):
         return None
+    if text.startswith("any "):
+        return scope.read(text.removeprefix("any "))
     if parse(_without_lesion_words(text)).words:
         return _read_with(text, scope)
     known = tuple(concept.id for concept in scope.tree.lookup(text))
@@ -134,8 +136,8 @@ def read(text: str, scope: Scope) -> Reading | None:
         return plainer
     words = parse(_without_lesion_words(text)).words
     site = known_site(" ".join(dict.fromkeys(_site_of(word) for word in words)), scope)
-    if site is None and (place := _place_of(text, scope)) is not None:
-        site = place
+    if site is None:
+        site = _place_of(text, scope) or _place_of(_without_lesion_words(text), scope)
     if site is None:
         # a name misspelt, or none at all
         return None

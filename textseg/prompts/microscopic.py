@@ -7,7 +7,7 @@ import re
 from textseg.prompts.lesion import mentions_lesion
 from textseg.prompts.prompt import Reading, Scope, refuse
 
-_CELL = re.compile(r"\w{3,}(?:cyte|blast|clast|phage)|(?:\w*[^aeiou])?neuron|\w{4,}ocytic")
+_CELL = re.compile(r"\w{3,}(?:cyte|blast|clast|(?<!so)phage)|(?:\w*[^aeiou])?neuron|\w{4,}ocytic")
 _PARTICLES = (
     "cell organelle nucleolus mitochondria mitochondrion ribosome lysosome chromosome cytoplasm "
     "synapse axon dendrite sarcomere myofibril nephron glomerulus podocyte alveolus alveoli villus "

@@ -21,7 +21,7 @@ NUMBERED, RANGED = 0.97, 0.95
 _LEVEL = re.compile(r"[ctls]\d{1,2}")
 _NUMBER = re.compile(r"\d{1,2}")
 _RANGE_WORDS = frozenset({"to", "through", "thru", "until"})
-_FILLER = STOP_WORDS | {"from", "level", "number", "no", "pair", "all"}
+_FILLER = STOP_WORDS | {"from", "level", "number", "no", "pair", "all", "down", "up"}
 _REGIONS = {"cervical": "c", "thoracic": "t", "dorsal": "t", "lumbar": "l", "sacral": "s"}
 # the usual levels, then the highest that occurs as a variant
 _LEVELS = {"c": (7, 7), "t": (12, 13), "l": (5, 6), "s": (5, 6)}
@@ -30,10 +30,16 @@ _VERTEBRA_WORDS = frozenset({"vertebra", "vertebral", "bone", "spine", "spinal",
 _CARDINAL_WORDS = "one two three four five six seven eight nine ten eleven twelve"
 _CARDINALS = {word: str(n) for n, word in enumerate(_CARDINAL_WORDS.split(), start=1)}
 _LIVER_WORDS = frozenset({"liver", "hepatic"})
+_LUNG_WORDS = frozenset({"lung", "pulmonary", "bronchopulmonary"})
 _SEGMENT = re.compile(r"s(\d)")
 _DORSAL = re.compile(r"d(\d{1,2})")
 _COUNTED_FROM = re.compile(
     r"(?:the )?(1|upper|top|uppermost|last|lower|lowest|bottom|lowermost) (?:(\d|[a-z]+) )?"
+    r"((?:(?:left|right) )?(?:lumbar vertebra|thoracic vertebra|cervical vertebra|rib))"
+    r"(?: (?:on |to )?(?:the )?(left|right))?"
+)
+_HOW_MANY = re.compile(
+    rf"(?:all |the )*({_CARDINAL_WORDS.replace(' ', '|')}|(?<=all )\d+) "
     r"((?:(?:left|right) )?(?:lumbar vertebra|thoracic vertebra|cervical vertebra|rib))"
 )
 _COUNT_OF = {"lumbar": 5, "thoracic": 12, "cervical": 7, "rib": 12}
@@ -82,7 +88,7 @@ class _Counted:
 
 def read(text: str, scope: Scope) -> Reading | None:
     """The numbered structures a phrase counts out, or ``None`` when it counts nothing known."""
-    if (spelled_out := _from_an_end(text)) is not None:
+    if (spelled_out := _from_an_end(text) or _in_full(text)) is not None:
         return read(spelled_out, scope)
     side, rest = split_side(text)
     counted = _take_apart(rest, side)
@@ -93,6 +99,10 @@ def read(text: str, scope: Scope) -> Reading | None:
         return None
     if "disc" in counted.heads:
         return _read_disc(counted, scope)
+    if counted.heads > {"segment"} and counted.heads <= {"segment", *_LUNG_WORDS}:
+        why = f"'{text}' is not told apart; the lobes of the lung are."
+        lobes = ("upper lobe of lung", "lower lobe of lung")
+        return refuse("unsupported", why, method="number", suggestions=lobes)
     for series in SERIES:
         if counted.heads in series.heads:
             return _read_series(counted, series, scope)
@@ -104,15 +114,26 @@ def _from_an_end(text: str) -> str | None:
     match = _COUNTED_FROM.fullmatch(text)
     if match is None:
         return None
-    end, count, head = match.groups()
+    end, count, head, side = match.groups()
+    head = f"{side} {head}" if side else head
     number = _CARDINALS.get(count or "one", count)
-    if not (number and number.isdigit()) or (count is None and end != "last"):
+    if not (number and number.isdigit()) or (count is None and end in ("1", "upper", "lower")):
         return None
     last = next(total for word, total in _COUNT_OF.items() if word in head)
     taken = min(int(number), last)
     if end in ("1", "upper", "top", "uppermost"):
         return f"{head} 1 to {taken}"
     return f"{head} {last - taken + 1} to {last}" if taken > 1 else f"{head} {last}"
+
+
+def _in_full(text: str) -> str | None:
+    """All of "twelve ribs", where the number is how many there are."""
+    match = _HOW_MANY.fullmatch(text)
+    if match is None:
+        return None
+    number = _CARDINALS.get(match[1], match[1])
+    last = next(total for word, total in _COUNT_OF.items() if word in match[2])
+    return f"{match[2]} 1 to {last}" if number == str(last) else None
 
 
 def _take_apart(text: str, side: Side | None) -> _Counted | None:
@@ -122,10 +143,12 @@ def _take_apart(text: str, side: Side | None) -> _Counted | None:
     open_range = False
     words = text.split()
     spinal = not _VERTEBRA_WORDS.isdisjoint(words)
+    segmented = not (_LIVER_WORDS | _LUNG_WORDS).isdisjoint(words)
     for word in words:
-        if len(words) > 1:
+        if heads:
+            # "two vertebrae" says how many, not which
             word = _CARDINALS.get(word, word)
-        if not _LIVER_WORDS.isdisjoint(words) and (segment := _SEGMENT.fullmatch(word)):
+        if segmented and (segment := _SEGMENT.fullmatch(word)):
             heads.append("segment")
             word = segment[1]
         if spinal and (dorsal := _DORSAL.fullmatch(word)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from textseg.knowledge import KnowledgeTree
@@ -16,6 +16,7 @@ from textseg.prompts import (
     group,
     language,
     lesion,
+    level,
     microscopic,
     name,
     numbering,
@@ -30,9 +31,23 @@ from textseg.prompts.wording import normalise, strip_commands
 
 # parts of one prompt that are read at most; a word salad has no end of them
 _MOST_READINGS = 64
+_EXAMINATION = re.compile(
+    r"(?:\w+ ){1,3}"
+    r"(?:scan|imaging|study|exam|examination|ultrasound|xray|x ray|radiograph|mammogram)|"
+    r"(?:\w+ ){0,2}\w{3,}(?:ic|al|ar|ac) (?:ct|cta|mr|mri|mra|pet)(?: \w+)?"
+)
+# named after a structure or finding without being one
+_NAMED_AFTER = re.compile(
+    r"stroke (?:volume|work|index|risk|rate)|(?:organ|atla|atlas|axis|disc) (?:label|image|volume|"
+    r"length|registration)|(?:atla|atlas|label) (?:atla|atlas|registration|segmentation)"
+)
+_PLACED = re.compile(r"\b(?:in|on|from|of|this|the|segment|show|find|outline|please|mask)\b")
 _GLOSSED = re.compile(r"\s*([^()]*[^()\s])\s*[(\[]([^()\[\]]+)[)\]][\s.]*")
 
+_NOTHING_KNOWN = "none"
+
 Kind = Callable[[str, Scope], Reading | None]
+Near = Callable[[str], Sequence[str]]
 
 KINDS: dict[str, Kind] = {
     "microscopic": microscopic.read,
@@ -45,6 +60,7 @@ KINDS: dict[str, Kind] = {
     "adjective": adjective.read,
     "shorthand": shorthand.read,
     "language": language.read,
+    "level": level.read,
     "sentence": sentence.read,
     "description": sentence.read_described,
     "composition": composition.read,
@@ -60,6 +76,7 @@ def resolve(
     *,
     supported: Collection[str] | None = None,
     modality: Modality | None = None,
+    near: Near | None = None,
 ) -> Resolution:
     """What the user asks for, in concepts of the tree.
 
@@ -68,26 +85,56 @@ def resolve(
 
     Args:
         prompt: What the user wrote.
-        tree: The knowledge tree.
+        tree: The knowledge tree. What the core of an extended one understands keeps its meaning.
         supported: Ids the model can segment. If given, the concepts of the answer are among them:
             a pair or group is spelled out in supported members, a structure that cannot be
             expressed is ``unsupported``. Without it, nothing is unsupported for lack of training.
         modality: Modality of the scan, where it settles what an ambiguous word means.
+        near: Gives names that are near in meaning to a text; they are suggested, never taken, if
+            nothing else is known of it.
     """
     why = reason_to_refuse(prompt)
     if why is not None:
         return Resolution(prompt, "reject", method="guard", warnings=(why,))
-    scope = _scope(tree, supported, modality)
+    answer = _answer(prompt, _scope(tree.core, supported, modality), near)
+    if tree.core is tree or not (answer.status == "reject" or answer.method == "fuzzy"):
+        return answer
+    # an extension of the tree may speak only where its core knows nothing, or nothing so spelt
+    further = _answer(prompt, _scope(tree, supported, modality), near)
+    if further.status == "reject" or (answer.status == "ok" and further.method == "fuzzy"):
+        return answer
+    return further
+
+
+def _answer(prompt: str, scope: Scope, near: Near | None) -> Resolution:
+    """What a prompt that was not refused means in the tree of a scope."""
+    tree = scope.tree
     concept_id = prompt.strip().casefold()
     if "." in concept_id and concept_id in tree:
         return _resolution(prompt, settle(Reading("ok", (concept_id,), "id", 1.0), scope))
     text = normalise(prompt)
+    if _is_examination(text):
+        why = f"'{text}' names an examination or a measure, not a structure."
+        return Resolution(prompt, "reject", method="examination", warnings=(why,))
     if not tree.lookup(text) and not group.is_group(text):
         text = strip_commands(text)
+        if "separately" not in text.split():
+            # "the left and right kidney" stand at the edge now, and are both
+            text = normalise(text)
     reading = scope.read(text)
     if reading.status == "reject" and (glossed := _read_glossed(prompt, scope)) is not None:
         reading = glossed
-    return _resolution(prompt, settle(reading, scope))
+    reading = settle(reading, scope)
+    if near is not None and reading.method == _NOTHING_KNOWN and not reading.suggestions:
+        reading = settle(replace(reading, suggestions=tuple(near(text))), scope)
+    return _resolution(prompt, reading)
+
+
+def _is_examination(text: str) -> bool:
+    """Whether a text is called after what was scanned and how, as in "cardiac mri"."""
+    if _NAMED_AFTER.fullmatch(text):
+        return True
+    return _EXAMINATION.fullmatch(text) is not None and _PLACED.search(text) is None
 
 
 def _read_glossed(prompt: str, scope: Scope) -> Reading | None:
@@ -130,7 +177,7 @@ def _scope(
 def _read(text: str, scope: Scope) -> Reading:
     """The first answer of the table."""
     if not text:
-        return refuse("reject", "The prompt names nothing.", method="none")
+        return refuse("reject", "The prompt names nothing.", method="empty")
     for kind in KINDS.values():
         reading = kind(text, scope)
         if reading is not None:
@@ -139,7 +186,8 @@ def _read(text: str, scope: Scope) -> Reading:
 
 
 def _unknown(text: str) -> Reading:
-    return refuse("reject", f"'{text}' is not the name of a known structure.", method="none")
+    why = f"'{text}' is not the name of a known structure."
+    return refuse("reject", why, method=_NOTHING_KNOWN)
 
 
 def _resolution(prompt: str, reading: Reading) -> Resolution:

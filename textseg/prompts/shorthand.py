@@ -57,7 +57,7 @@ _SHORT = {
 def read(text: str, scope: Scope) -> Reading | None:
     """What the name means with its words spelled out."""
     words = text.split()
-    if len(words) < 2 or _SHORT.keys().isdisjoint(words):
+    if len(words) < 2 or max(map(len, words)) < 3 or _SHORT.keys().isdisjoint(words):
         return None
     longer = normalise(" ".join(_SHORT.get(word, word) for word in words))
     reading = scope.read(longer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from textseg.resources import data_folder
 
@@ -11,8 +12,16 @@ Row = tuple[str, tuple[str, ...]]
 
 def languages() -> tuple[str, ...]:
     """Codes of the languages that have a table, English included."""
-    folder = data_folder("knowledge_tree") / "languages"
-    return tuple(sorted(path.stem for path in folder.glob("*.tsv")))
+    return tuple(sorted(path.stem for path in _folder().glob("*.tsv")))
+
+
+def table_path(code: str) -> Path:
+    """The file of one language."""
+    return _folder() / f"{code}.tsv"
+
+
+def _folder() -> Path:
+    return data_folder("knowledge_tree") / "languages"
 
 
 @cache
@@ -22,9 +31,8 @@ def read_table(code: str) -> tuple[Row, ...]:
     A line is an id of the tree, or ``=`` and English words, then a tab and names with ``;`` between
     them. Lines that start with ``#`` are comments.
     """
-    path = data_folder("knowledge_tree") / "languages" / f"{code}.tsv"
     rows: list[Row] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in table_path(code).read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             meaning, _, names = line.partition("\t")
             rows.append((meaning, tuple(name.strip() for name in names.split(";"))))

@@ -18,6 +18,11 @@ _ANY_SIDE = LEFT | RIGHT | BOTH
 _SIDE_WORDS = LEFT | RIGHT | BOTH | {"side"}
 # oculus dexter, sinister, uterque; elsewhere "os" is a bone
 _EYE_SIDES = {"od": "right", "os": "left", "ou": "both"}
+# auris dextra, utraque; "as" is a word
+_EAR_SIDES = {"ad": "right", "au": "both"}
+_EAR_WORDS = frozenset(
+    {"ear", "cochlea", "cochlear", "auditory", "tympanic", "mastoid", "eustachian"}
+)
 _OF_THE_EYE = "eye eyeball globe lens optic orbit orbital retina cornea ocular lacrimal iris eyelid"
 _EYE_WORDS = frozenset(_OF_THE_EYE.split())
 # words that carry no meaning inside a name
@@ -25,6 +30,7 @@ STOP_WORDS = frozenset({"the", "of", "in", "a", "an", "on", "at", "this", "that"
 # "kidney, left" and "L4/L5 disc" are single names too
 _UNHEARD = STOP_WORDS | {",", "/"}
 
+_ABBREVIATED_ARTERY = re.compile(r"\ba\. ?(?=[a-z]{4})")
 _DASHES = re.compile(r"[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
 _SILENT = re.compile("[.?!:'\"\u2018\u2019\u201c\u201d\u00b4]")
 _BRITISH = (
@@ -79,6 +85,13 @@ _IRREGULAR = {
     "calculi": "calculus",
     "emboli": "embolus",
     "thrombi": "thrombus",
+    "aortas": "aorta",
+    "tibias": "tibia",
+    "scapulas": "scapula",
+    "amygdalas": "amygdala",
+    "tracheas": "trachea",
+    "cochleas": "cochlea",
+    "mandibulas": "mandible",
 }
 _SINGULARS = (
     "pancreas pons lens dens biceps triceps quadriceps psoas iliopsoas ascites mons glans "
@@ -92,8 +105,9 @@ _ROMAN = {word: str(number) for number, word in enumerate(_NUMERALS.split(), sta
 # words that are read together with others, or of which several may be one
 _CONTEXTUAL = (
     _EYE_SIDES.keys()
+    | _EAR_SIDES.keys()
     | {"i", "v", "x", "with", "as", "to", "on", "at", "and", "or"}
-    | {"side", "sided", "either", "hand", *BOTH}
+    | {"side", "sides", "sided", "either", "hand", *BOTH}
 )
 _COUNTED = "segment|couinaud|ventricle|nerve|rib|lobule|lobe"
 _PLUS = re.compile(r"[&+]")
@@ -101,12 +115,13 @@ _COMMAS = re.compile("[;\u3001\u30fb]")
 _ALSO = re.compile(r"\b(?:as well as|along with|together with|in addition to)\b")
 _MARKS = re.compile(r"([,/])")
 _NOT_WORDS = re.compile(r"[^\w,/]+")
+_SEGMENT_NUMBER = re.compile(r"\d+[a-d]?|[ivx]+[a-d]")
 _LONE_ROMAN = re.compile(rf"\b({_COUNTED}) (i|v|x)\b")
 _RANGE = re.compile(r"(?<=\d)(st|nd|rd|th)?\s*-+\s*(?=(?:[cls]|th?)?\d)")
 _ROMAN_RANGE = re.compile(r"\b([ivx]+)\s*-\s*([ivx]+)\b")
 _SPACED_LEVEL = re.compile(r"\b([ctls]) (\d{1,2})\b")
 _SIDE = r"(?:left|lt|l|right|rt|r)"
-_SIDED = re.compile(rf"\b(?:on |to |at )?(?:the )?({_SIDE})(?: hand)? (?:sided|side)\b")
+_SIDED = re.compile(rf"\b(?:on |to |at )?(?:the )?({_SIDE})(?: hand)?(?: (?:sided|side)\b)+")
 _ON_SIDE = re.compile(rf"\b(?:on|to) (?:the )?(?:patient )?({_SIDE})\b")
 _BOTH_LEFT_AND_RIGHT = re.compile(rf"\bboth (?:the )?{_SIDE} and (?:the )?{_SIDE}\b")
 _BOTH_SIDES = re.compile(r"\b(?:on )?(?:both|either) sides?\b")
@@ -115,13 +130,22 @@ _COMMAND = re.compile(
     r"^(?:please|kindly|now|then|ok|hi|hello|hey|could|can|would|will|you|i|we|want|need|like|"
     r"would like|to|see|segment|find|show|outline|delineate|contour|extract|highlight|mark|"
     r"annotate|label|locate|identify|give|get|draw|create|make|generate|produce|predict|display|"
-    r"isolate|me|us|where|is|are|the|a|an|all|whole|entire|complete|every|each|of|for|"
+    r"isolate|me|us|id|ill|gimme|color|paint|compare|"
+    r"segement|segmnet|segmet|sement|segmetn|delinate|deliniate|contur|countour|higlight|"
+    r"where|is|are|the|a|an|all|whole|entire|complete|every|each|of|for|"
     r"segmentation|mask|contour|outline|roi|only|just|this|my|patient|patients)$"
 )
 _TRAILER = re.compile(
     r"^(?:please|thanks|thank|you|for|me|us|segmentation|mask|contour|outline|roi|only|now|here|"
     r"in|on|from|the|this|a|of|ct|mr|mri|pet|scan|image|volume|picture|"
     r"patient|cect|ncct|tomography)$"
+)
+_FROM_SCAN = re.compile(
+    r"(?<=\w) (?:as (?:a |an )?(?:niftus|dicom|stl|rtstruct|nrrd|mask|file)(?: file| mask)?|"
+    r"for (?:rt|xrt|ebrt|imrt|sbrt|radiotherapy)(?: planning)?|"
+    r"(?:in|on|from) (?:the |this |a |an |my )?(?:(?:abdominal|abdomen|chest|thoracic|thorax|"
+    r"neck|pelvic|pelvis|axial|low dose|contrast) )*"
+    r"(?:ct|cta|cect|ncct|mr|mri|pet)(?: (?:scan|image|volume|study|exam))?)$"
 )
 _VAGUE_TRAILERS = frozenset({"in", "on", "from", "the", "this", "a", "of", "for", ","})
 
@@ -181,14 +205,16 @@ def _fold(text: str) -> str:
     if "vertebra" in text or _SPACED_LEVEL.fullmatch(text):
         text = _SPACED_LEVEL.sub(r"\1\2", text)
     words = text.split()
-    if not _EYE_SIDES.keys().isdisjoint(words) and not _EYE_WORDS.isdisjoint(words):
-        text = " ".join(_EYE_SIDES.get(word, word) for word in words)
+    for sides, parts in ((_EYE_SIDES, _EYE_WORDS), (_EAR_SIDES, _EAR_WORDS)):
+        if not sides.keys().isdisjoint(words) and not parts.isdisjoint(words):
+            text = " ".join(sides.get(word, word) for word in words)
     return text if _SIDE_WORDS.isdisjoint(text.split()) else _gather_sides(text)
 
 
 def _plain(text: str) -> str:
     """Words, commas and slashes only; hyphens between numbers become ``to``."""
-    text = text.replace("w/o", " without ").replace("_", " ")
+    text = _ABBREVIATED_ARTERY.sub("arteria ", text)
+    text = text.replace("w/o", " without ").replace("b/l", " bilateral ").replace("_", " ")
     text = _SILENT.sub("", text)
     if "-" in text:
         text = _ROMAN_RANGE.sub(_number_roman_range, text)
@@ -273,7 +299,7 @@ def strip_commands(text: str) -> str:
     >>> strip_commands("could you please segment the left kidney in this ct")
     'left kidney'
     """
-    words = text.split()
+    words = _FROM_SCAN.sub("", text).split()
     while len(words) > 1 and _COMMAND.match(words[0]) and not _protected(words):
         words = words[1:]
     while len(words) > 1 and _TRAILER.match(words[-1]) and words[-1] not in _VAGUE_TRAILERS:
@@ -286,7 +312,9 @@ def strip_commands(text: str) -> str:
 def _protected(words: list[str]) -> bool:
     # "only A, not B" is an exclusion, so its first word is read later; "segment 4" is no verb
     if words[0] == "segment":
-        return words[1].isdigit() or words[1] == "of"
+        return words[1] == "of" or _SEGMENT_NUMBER.fullmatch(words[1]) is not None
+    if words[0] == "all" and words[1].isdigit():
+        return True
     return words[0] == "only" and "not" in words
 
 
