@@ -28,3 +28,13 @@ def home() -> Path:
     """The user's textseg folder: ``TEXTSEG_HOME`` if set, else the platform's cache folder."""
     chosen = os.environ.get("TEXTSEG_HOME")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("textseg"))
+
+
+def vocabularies_folder() -> Path:
+    """Where the user's own vocabularies are: in ``TEXTSEG_HOME``, else among the user's data.
+
+    Not in the platform's cache folder, which may be emptied at any time: what was imported may not
+    be at hand to be imported again.
+    """
+    chosen = os.environ.get("TEXTSEG_HOME")
+    return Path(chosen or platformdirs.user_data_dir("textseg")) / "vocabularies"

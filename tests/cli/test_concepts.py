@@ -142,7 +142,8 @@ def test_another_vocabulary_is_imported(run, tmp_path):
     result = json.loads(said.out)
     assert (result["added"], result["known"], result["skipped"]) == (1, 1, 0)
     tree = load_tree(None, tmp_path / "mine")
-    assert tree["renal_hilum_thing"].part_of == ("kidney",)
+    assert tree["demo.renal_hilum_thing"].part_of == ("kidney",)
+    assert run("vocabularies", "--json").out == "[]\n"
 
 
 def test_a_vocabulary_that_is_not_there_is_refused(run, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textseg.knowledge import load_tree
-from textseg.knowledge.cache import TreeCache, find_cache, unpack_names
+from textseg.knowledge.cache import CacheFile, Unpacked, find_cache, keep, pack
 from textseg.knowledge.concept import Concept
 
 BIG = "".join(
@@ -48,12 +48,28 @@ def test_the_second_reading_gives_the_same_tree(home, folder):
     assert list(second.names) == list(first.names)
 
 
+def test_what_is_computed_of_a_tree_is_kept_beside_it(home, folder):
+    names = load(folder).names
+    assert [path.stem.endswith("-names") for path in kept(home)] == [True, False]
+    assert load(folder).derived("names", dict) == names
+
+
+def test_what_is_kept_beside_a_tree_depends_on_its_own_sources_too(home, folder, tmp_path):
+    table = tmp_path / "table.tsv"
+    for text in ("one", "one", "two"):
+        table.write_text(text)
+        assert load(folder).derived("table", table.read_text, sources=[table]) == text
+    assert load(folder).derived("table", lambda: "anew", sources=[table]) == "two"
+    (folder / "big.tree").write_text(BIG.replace("part number 7\n", "seventh part\n"))
+    assert load(folder).derived("table", lambda: "anew", sources=[table]) == "anew"
+
+
 def test_a_changed_tree_is_read_anew_and_leaves_one_file(home, folder):
     load(folder)
     (folder / "big.tree").write_text(BIG.replace("part number 7\n", "seventh part\n"))
     assert load(folder)["part_7"].name == "seventh part"
-    assert load(folder).lookup("left seventh part")[0].id == "part_7.left"
     assert len(kept(home)) == 1
+    assert load(folder).lookup("left seventh part")[0].id == "part_7.left"
 
 
 def test_a_second_tree_has_a_file_of_its_own(home, folder, tmp_path):
@@ -79,7 +95,7 @@ def test_a_flipped_bit_is_noticed(home, folder):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert TreeCache(path, bytes(data[:32])).read() is None
+    assert CacheFile(path, bytes(data[:32])).read() is None
 
 
 def test_a_home_that_is_a_file_does_no_harm(home, folder):
@@ -115,13 +131,18 @@ _WORDS = st.lists(st.text(max_size=8), max_size=3).map(tuple)
         side=st.sampled_from(["left", "right", None]),
         volume_ml=st.none() | st.floats(allow_nan=False),
         curated=st.booleans(),
-    ),
-    st.dictionaries(st.text(), _WORDS, max_size=3),
+    )
 )
-def test_whatever_is_written_is_read_back(tmp_path_factory, concept, names):
-    cache = TreeCache(tmp_path_factory.mktemp("cache") / "new" / "tree.bin", b"k" * 32)
-    cache.write([concept], lambda: names)
-    found = cache.read()
-    assert found is not None
-    assert found[0] == {concept.id: concept}
-    assert unpack_names(found[1]) == names
+def test_whatever_is_written_is_read_back(tmp_path_factory, concept):
+    file = CacheFile(tmp_path_factory.mktemp("cache") / "new" / "tree.bin", b"k" * 32)
+    packed = keep(file, lambda: pack([concept]))
+    assert file.read() == packed
+    assert dict(Unpacked(packed)) == {concept.id: concept}
+
+
+def test_a_concept_that_was_unpacked_stays_the_same_object():
+    concepts = Unpacked(pack([Concept("spleen", "spleen")]))
+    assert concepts["spleen"] is concepts["spleen"]
+    assert "liver" not in concepts
+    with pytest.raises(KeyError):
+        concepts["liver"]

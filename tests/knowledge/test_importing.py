@@ -7,6 +7,7 @@ import pytest
 from textseg.errors import InputError, ResourceError
 from textseg.knowledge import import_vocabulary, load_tree, to_obo, validate_tree
 from textseg.knowledge.importing import Entry, merge, read_umls
+from textseg.knowledge.tree import extend_tree
 
 TREE = """\
 [*]
@@ -142,12 +143,12 @@ def test_umls_becomes_a_sound_tree_without_what_is_known(umls, folder, tmp_path)
     assert (result.added, result.known, result.skipped) == (3, 1, 0)
     assert validate_tree(folder, tmp_path / "mine") == ()
     tree = load_tree(folder, tmp_path / "mine")
-    segment = tree["renal_segment"]
+    segment = tree["umls.renal_segment"]
     assert (segment.region, segment.system) == ("abdomen", "urinary")
     assert segment.part_of[0] == "kidney"
     assert segment.definition == "One of five."
-    assert tree["renal_segment.left"].xrefs == ("UMLS:C4", "SCTID:123")
-    assert tree.on_side("renal_segment", "right") is None
+    assert tree["umls.renal_segment.left"].xrefs == ("UMLS:C4", "SCTID:123")
+    assert tree.on_side("umls.renal_segment", "right") is None
     assert tree.lookup("renal papilla, minor")[0].xrefs[0] == "UMLS:C6"
 
 
@@ -155,7 +156,7 @@ def test_a_vocabulary_that_goes_in_circles_is_cut(umls, folder, tmp_path):
     # C2 and C3 are each the other's parent above
     import_vocabulary(umls / "MRCONSO.RRF", load_tree(folder), tmp_path / "mine")
     tree = load_tree(folder, tmp_path / "mine")
-    ids = ("renal_segment", "upper_renal_segment")
+    ids = ("umls.renal_segment", "umls.upper_renal_segment")
     assert sum(ids[1 - i] in tree.ancestors(ids[i]) for i in (0, 1)) == 1
 
 
@@ -189,12 +190,12 @@ def test_an_obo_file_extends_the_tree(folder, tmp_path):
     assert (result.path.name, result.added, result.known, result.skipped) == ("demo.tree", 3, 1, 0)
     assert validate_tree(folder, tmp_path / "mine") == ()
     tree = load_tree(folder, tmp_path / "mine")
-    thing = tree["renal_hilum_thing"]
-    assert (thing.is_a, thing.part_of) == (("hilum",), ("kidney",))
+    thing = tree["demo.renal_hilum_thing"]
+    assert (thing.is_a, thing.part_of) == (("demo.hilum",), ("kidney",))
     assert thing.synonyms == ("hilus, renalis",)
     assert thing.definition == "Where vessels enter the kidney."
     assert thing.xrefs == ("DEMO:2",)
-    assert tree["horseshoe_part.left"].part_of == ("kidney.left",)
+    assert tree["demo.horseshoe_part.left"].part_of == ("kidney.left",)
 
 
 def test_an_obo_graph_extends_the_tree(folder, tmp_path):
@@ -219,7 +220,7 @@ def test_an_obo_graph_extends_the_tree(folder, tmp_path):
     (tmp_path / "demo.json").write_text(json.dumps({"graphs": [graph]}))
     result = import_vocabulary(tmp_path / "demo.json", load_tree(folder), tmp_path / "mine")
     assert (result.added, result.known) == (1, 1)
-    hilum = load_tree(folder, tmp_path / "mine")["hilum"]
+    hilum = load_tree(folder, tmp_path / "mine")["demo.hilum"]
     assert (hilum.synonyms, hilum.part_of) == (("porta",), ("kidney",))
     assert (hilum.xrefs, hilum.definition) == (("DEMO:2",), "A gate.")
 
@@ -241,14 +242,28 @@ def test_a_file_that_is_no_ontology_is_refused(folder, tmp_path):
 
 def test_entries_of_one_name_become_one_concept(folder):
     entries = [Entry("X:1", "hilum"), Entry("X:2", "Hilum"), Entry("X:3", "Porta", ("hilum",))]
-    merged = merge(entries, load_tree(folder))
-    assert (list(merged.stanzas), merged.num_skipped) == (["hilum", "porta"], 1)
-    assert merged.stanzas["porta"].names == []
+    merged = merge(entries, load_tree(folder), vocabulary="x")
+    assert (list(merged.stanzas), merged.num_skipped) == (["x.hilum", "x.porta"], 1)
+    assert merged.stanzas["x.porta"].names == []
 
 
 def test_a_side_of_what_the_tree_holds_without_sides_is_skipped(folder):
-    merged = merge([Entry("X:1", "left liver")], load_tree(folder))
+    merged = merge([Entry("X:1", "left liver")], load_tree(folder), vocabulary="x")
     assert (merged.stanzas, merged.num_skipped) == ({}, 1)
+
+
+def test_what_speaks_of_a_side_but_is_none_is_skipped(folder):
+    merged = merge([Entry("X:1", "right-sided arch")], load_tree(folder), vocabulary="x")
+    assert (merged.stanzas, merged.num_skipped) == ({}, 1)
+
+
+def test_two_vocabularies_may_hold_the_same_structure(folder, tmp_path):
+    tree = load_tree(folder)
+    for name in ("one", "two"):
+        text = merge([Entry("X:1", "hilum")], tree, vocabulary=name).text()
+        (tmp_path / f"{name}.tree").write_text(text)
+    both = extend_tree(tree, [tmp_path / "one.tree", tmp_path / "two.tree"])
+    assert [concept.id for concept in both.lookup("hilum")] == ["one.hilum", "two.hilum"]
 
 
 def test_an_import_leaves_the_shipped_tree_sound(umls, tmp_path):

@@ -27,15 +27,16 @@ def test_the_shipped_tree_is_large_enough_to_refuse_real_anatomy():
 
 
 def test_loading_takes_less_than_150_ms():
-    # TREE has been read above, so that there is a cache wherever one can be written
+    # TREE has been read above, so that there is a cache wherever one can be written; processor
+    # time, because the machine may be busy with something else
     fastest = min(_load_seconds() for _ in range(5))
     assert fastest < 0.150
 
 
 def _load_seconds() -> float:
     code = (
-        "import time, textseg.knowledge as k; start = time.perf_counter(); k.load_tree();"
-        "print(time.perf_counter() - start)"
+        "import time, textseg.knowledge as k; start = time.process_time(); k.load_tree();"
+        "print(time.process_time() - start)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)

@@ -15,7 +15,7 @@ from textseg.cli.report import Talk
 from textseg.cli.scans import Job, check_writable
 from textseg.cli.terminal import progress_bar, say, warn
 from textseg.errors import Cancelled, InputError, PromptError, TextsegError
-from textseg.knowledge import load_tree
+from textseg.knowledge import load_user_tree
 from textseg.network.weights import ModelManifest, find_model, read_model_manifest
 from textseg.outputs.atomic import exists_error, file_sha256
 from textseg.outputs.layout import OutputPlan, plan_output
@@ -200,7 +200,7 @@ def _refuse_losing_others(plan: OutputPlan, question: Question) -> None:
 def _refuse_unresolved(question: Question, model: ModelManifest) -> None:
     """PromptError for the prompts that name nothing, whatever the scan turns out to be."""
     kinds = _MODALITIES if question.modality == "auto" else (question.modality,)
-    tree = load_tree()
+    tree = load_user_tree()
     refused = {}
     for prompt in question.prompts:
         answers = [

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from textseg import __version__
+from textseg.cli import vocabularies
 from textseg.cli.terminal import (
     DebugFlag,
     JsonFlag,
@@ -113,9 +114,9 @@ def concepts(
 
     An exact name shows its card; anything else lists what is called much like it.
     """
-    from textseg.knowledge import load_tree
+    from textseg.knowledge import load_user_tree
 
-    tree = load_tree()
+    tree = load_user_tree()
     able = supported_by(model)
     keep = _filter(tree, {"region": region, "system": system, "kind": kind}, able, supported)
     if text is None:
@@ -141,10 +142,10 @@ def export(
     ] = None,
     debug: DebugFlag = False,
 ) -> None:
-    """Write the whole tree for another program, as JSON or OBO."""
-    from textseg.knowledge import load_tree, to_json, to_obo
+    """Write the whole tree, installed vocabularies included, for another program."""
+    from textseg.knowledge import load_user_tree, to_json, to_obo
 
-    tree = load_tree()
+    tree = load_user_tree()
     if format_ == "obo":
         text = to_obo(tree, version=__version__)
     else:
@@ -162,7 +163,7 @@ def export(
 
 @app.command()
 def stats(as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
-    """Count concepts, names and relations."""
+    """Count concepts, names and relations of the tree that comes with textseg."""
     from textseg.knowledge import load_tree, tree_statistics
 
     counts = asdict(tree_statistics(load_tree()))
@@ -175,35 +176,8 @@ def stats(as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
     print_rich(table)
 
 
-@app.command("import")
-def import_(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", help="An .obo, .owl or OBO-graph .json file, or a folder of UMLS RRF."
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write .tree files.")
-    ],
-    as_json: JsonFlag = False,
-    debug: DebugFlag = False,
-) -> None:
-    """Make tree files of another vocabulary, to be loaded beside the tree.
-
-    What the tree knows already, by name or identifier, is not written again; it is only referred
-    to. The folder is for `load_tree(extra=FOLDER)`.
-    """
-    from textseg.knowledge import import_vocabulary, load_tree
-
-    result = import_vocabulary(file, load_tree(), output)
-    if as_json:
-        print_json(asdict(result) | {"path": str(result.path)})
-        return
-    say(
-        f"{result.added} concepts written to {result.path}; {result.known} were known, "
-        f"{result.skipped} could not be taken over."
-    )
+app.command("import")(vocabularies.import_)
+app.command("vocabularies")(vocabularies.vocabularies)
 
 
 def supported_by(model: str) -> Supported:

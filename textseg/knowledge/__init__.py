@@ -9,6 +9,12 @@ from textseg.knowledge.search import Match, search
 from textseg.knowledge.statistics import TreeStatistics, tree_statistics
 from textseg.knowledge.tree import KnowledgeTree, load_tree, normalise
 from textseg.knowledge.validation import Fault, validate_tree
+from textseg.knowledge.vocabularies import (
+    install_vocabulary,
+    installed_vocabularies,
+    load_user_tree,
+    remove_vocabulary,
+)
 
 __all__ = [
     "ClassMatch",
@@ -23,9 +29,13 @@ __all__ = [
     "TreeStatistics",
     "class_names",
     "import_vocabulary",
+    "install_vocabulary",
+    "installed_vocabularies",
     "load_classes",
     "load_tree",
+    "load_user_tree",
     "normalise",
+    "remove_vocabulary",
     "search",
     "to_json",
     "to_obo",

@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from typing import Any
 
 from textseg.knowledge.concept import Concept
-from textseg.knowledge.loading import NAME_KEYS, Stanza, tree_error
+from textseg.knowledge.loading import NAME_KEYS, RELATION_KEYS, Stanza, tree_error
 
 _SUBSETS = ("latin", "lay", "british")
 _MAPPED_OR_KEPT = ("part_of", "branch_of", "supplies", "drains", "site")
 _LESIONS = frozenset({"lesion", "lesion part"})
 
 
-def expand(stanzas: Iterable[Stanza]) -> dict[str, Concept]:
+def expand(stanzas: Iterable[Stanza], *, beside: Iterable[str] = ()) -> dict[str, Concept]:
     """The concepts the stanzas stand for, with one more per side for those that have sides.
+
+    Args:
+        stanzas: In the order of the result.
+        beside: Ids of concepts that are there already, to which the stanzas may refer.
 
     Raises:
         TreeError: A stanza without a name, or two concepts with one id.
     """
     stanzas = list(stanzas)
-    sides = {stanza.id: stanza.sides for stanza in stanzas}
+    others = frozenset(beside)
+    known = others.union(f"{stanza.id}.{side}" for stanza in stanzas for side in stanza.sides)
     shared = _shared_sided(stanzas)
     concepts: dict[str, Concept] = {}
     for stanza in stanzas:
         if "name" not in stanza.texts:
             raise tree_error(f"[{stanza.id}] has no name", stanza.path, stanza.line)
         base = _base_concept(stanza)
-        halves = (_sided(base, stanza, side, sides, shared) for side in stanza.sides)
-        for concept in (base, *halves):
-            if concept.id in concepts:
+        sided = (_sided(base, stanza, side, known, shared) for side in stanza.sides)
+        for concept in (base, *sided):
+            if concept.id in concepts or concept.id in others:
                 raise tree_error(f"a second concept {concept.id!r}", stanza.path, stanza.line)
             concepts[concept.id] = concept
     return concepts
+
+
+def missing_references(
+    concepts: Iterable[Concept], known: Container[str]
+) -> Iterator[tuple[str, str]]:
+    """The base of each concept that names an unknown one, and what is wrong."""
+    for concept in concepts:
+        groups: dict[str, tuple[str, ...]] = {key: getattr(concept, key) for key in RELATION_KEYS}
+        groups["made_of"] = tuple(i for members in concept.made_of for i in members)
+        for key, ids in groups.items():
+            for other in ids:
+                if other not in known:
+                    yield concept.base, f"{concept.id}: {key} names {other!r}, which does not exist"
 
 
 def _base_concept(stanza: Stanza) -> Concept:
@@ -90,14 +108,14 @@ def _sided(
     base: Concept,
     stanza: Stanza,
     side: str,
-    sides: Mapping[str, tuple[str, ...]],
+    known: Container[str],
     shared: Collection[str],
 ) -> Concept:
     """The left or right concept of ``base``, related to the same side of what has sides."""
     lists = stanza.lists
 
     def sided_id(other: str) -> str | None:
-        return f"{other}.{side}" if side in sides.get(other, ()) else None
+        return sided if (sided := f"{other}.{side}") in known else None
 
     own = [lists.get(f"{key}.{side}", ()) for key in ("synonyms", "abbreviations", "ambiguous")]
     plurals = set(base.plurals)

@@ -6,20 +6,22 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 from textseg.errors import UnknownConcept
 from textseg.knowledge.adjacency import FILE_NAME, neighbours, read_contacts, unknown_ids
-from textseg.knowledge.cache import Names, find_cache, unpack_names
+from textseg.knowledge.cache import CacheFile, Unpacked, find_cache, keep, pack
 from textseg.knowledge.concept import Concept, Side
 from textseg.knowledge.definitions import define
-from textseg.knowledge.expansion import expand
-from textseg.knowledge.loading import TreeError, read_stanzas, tree_files
+from textseg.knowledge.expansion import expand, missing_references
+from textseg.knowledge.loading import read_stanzas, tree_error, tree_files
 from textseg.resources import data_folder
 
+Names = dict[str, tuple[str, ...]]
 Relation = Literal["is_a", "part_of", "contains", "branch_of", "supplies", "drains", "site"]
+Derived = TypeVar("Derived")
 
 
 class KnowledgeTree:
@@ -27,16 +29,20 @@ class KnowledgeTree:
 
     Args:
         concepts: Every concept by id. References are trusted; ``validate_tree`` checks them.
-        names: Gives what ``names`` would be collected to, where that is known already.
+        core: The tree of which this one is an extension; a name that it knows keeps its meaning.
+        cache: Where the concepts are kept.
     """
 
     def __init__(
-        self, concepts: Mapping[str, Concept], *, names: Callable[[], Names] | None = None
+        self,
+        concepts: Mapping[str, Concept],
+        *,
+        core: KnowledgeTree | None = None,
+        cache: CacheFile | None = None,
     ) -> None:
-        self._concepts = dict(concepts)
-        self._read_names = names or self._collect_names
-        self._referring: dict[str, Mapping[str, Sequence[str]]] = {}
-        self._names: Names | None = None
+        self._concepts = concepts
+        self._core = core
+        self.cache = cache
 
     def __getitem__(self, concept_id: str) -> Concept:
         """The concept with this id; raises ``UnknownConcept`` with the closest ids."""
@@ -62,6 +68,23 @@ class KnowledgeTree:
         return UnknownConcept(f"no concept has the id {concept_id!r}.", remedy=remedy)
 
     @property
+    def core(self) -> KnowledgeTree:
+        """The tree of which this one is an extension; itself if it is none."""
+        return self if self._core is None else self._core
+
+    def derived(
+        self, name: str, make: Callable[[], Derived], *, sources: Iterable[Path] = ()
+    ) -> Derived:
+        """What ``make`` computes of this tree, from a file where the tree itself is kept in one.
+
+        Args:
+            name: What it is called, in the name of the file.
+            make: Gives what ``marshal`` can write.
+            sources: Files on which the result depends besides the tree's, its code among them.
+        """
+        return keep(self.cache and self.cache.beside(name, sources), make)
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """All ids, in file order."""
         return tuple(self._concepts)
@@ -81,9 +104,17 @@ class KnowledgeTree:
 
     def referring(self, concept_id: str, relation: Relation) -> tuple[str, ...]:
         """Concepts that name this one under a relation, as arteries do what they supply."""
-        if relation not in self._referring:
-            self._referring[relation] = _reversed((c.id, getattr(c, relation)) for c in self)
         return tuple(self._referring[relation].get(self[concept_id].id, ()))
+
+    @cached_property
+    def _referring(self) -> dict[str, dict[str, list[str]]]:
+        return self.derived("referring", self._reverse_relations)
+
+    def _reverse_relations(self) -> dict[str, dict[str, list[str]]]:
+        return {
+            relation: _reversed((c.id, getattr(c, relation)) for c in self)
+            for relation in get_args(Relation)
+        }
 
     def ancestors(self, concept_id: str) -> tuple[str, ...]:
         """Every concept above, nearest first, each once."""
@@ -115,19 +146,18 @@ class KnowledgeTree:
         ids = self.names.get(normalise(text)) or ((text,) if text in self._concepts else ())
         return tuple(self._concepts[i] for i in ids)
 
-    @property
-    def names(self) -> Names:
+    @cached_property
+    def names(self) -> Mapping[str, tuple[str, ...]]:
         """Normalised names and synonyms with the ids of the concepts that answer to them."""
-        if self._names is None:
-            self._names = self._read_names()
-        return self._names
+        return self.derived("names", self._collect_names)
 
     def _collect_names(self) -> Names:
         held: dict[str, dict[str, None]] = defaultdict(dict)
         for concept in self:
             for name in (concept.name, *concept.synonyms):
                 held[normalise(name)][concept.id] = None
-        return {name: tuple(ids) for name, ids in held.items()}
+        names = {name: tuple(ids) for name, ids in held.items()}
+        return names if self._core is None else {**names, **self._core.names}
 
     def leaves(self, concept_id: str, available: Collection[str]) -> tuple[str, ...]:
         """The available concepts whose union is exactly this one; empty if there are none.
@@ -179,7 +209,7 @@ def _reversed(edges: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]
     for source, targets in edges:
         for target in targets:
             result[target].append(source)
-    return result
+    return dict(result)
 
 
 @cache
@@ -188,28 +218,35 @@ def load_tree(folder: Path | None = None, extra: Path | None = None) -> Knowledg
 
     Args:
         folder: A folder of ``*.tree`` files, at any depth.
-        extra: Another one, whose concepts are added and may refer to those of the first.
+        extra: Another one, whose concepts are added as ``extend_tree`` does.
 
     Raises:
         TreeError: A file that is not in the tree format, with its line.
     """
+    if extra is not None:
+        return extend_tree(load_tree(folder) if folder else load_tree(), tree_files(extra))
     folder = folder or data_folder("knowledge_tree")
-    files = (*tree_files(folder), *(tree_files(extra) if extra else ()))
-    contacts = folder / FILE_NAME
-    try:
-        kept = find_cache((*files, *((contacts,) if contacts.is_file() else ())))
-    except OSError as error:
-        raise TreeError(f"cannot be read: {error}", path=folder) from error
-    if kept and (found := kept.read()):
-        concepts, packed = found
-        return KnowledgeTree(concepts, names=lambda: unpack_names(packed))
-    tree = KnowledgeTree(_read_concepts(files, contacts))
-    if kept:
-        kept.write(tree, lambda: tree.names)
-    return tree
+    files, contacts = tree_files(folder), folder / FILE_NAME
+    cache = find_cache((*files, *((contacts,) if contacts.is_file() else ())))
+    packed = keep(cache, lambda: pack(_read_concepts(files, contacts)))
+    return KnowledgeTree(Unpacked(packed), cache=cache)
 
 
-def _read_concepts(files: Iterable[Path], contacts: Path) -> dict[str, Concept]:
+def extend_tree(core: KnowledgeTree, files: Sequence[Path]) -> KnowledgeTree:
+    """A tree with the concepts of further files, which may refer to those of ``core``.
+
+    What ``core`` knows keeps its meaning: its names stay its own alone.
+
+    Raises:
+        TreeError: A file that is not in the tree format, that has the id of another concept, or
+            that names one which does not exist, with its line.
+    """
+    cache = core.cache and core.cache.beside("extended", files)
+    packed = keep(cache, lambda: pack([*core, *_read_further(core, files)]))
+    return KnowledgeTree(Unpacked(packed), core=core, cache=cache)
+
+
+def _read_concepts(files: Iterable[Path], contacts: Path) -> list[Concept]:
     """The concepts of the files, with those that touch them."""
     concepts = expand(stanza for path in files for stanza in read_stanzas(path))
     pairs = read_contacts(contacts)
@@ -217,4 +254,14 @@ def _read_concepts(files: Iterable[Path], contacts: Path) -> dict[str, Concept]:
         raise error
     for concept_id, touching in neighbours(pairs).items():
         concepts[concept_id] = replace(concepts[concept_id], adjacent_to=touching)
-    return concepts
+    return list(concepts.values())
+
+
+def _read_further(core: KnowledgeTree, files: Iterable[Path]) -> list[Concept]:
+    """The concepts of files that extend a tree; nobody has looked at them one by one."""
+    stanzas = [stanza for path in files for stanza in read_stanzas(path)]
+    concepts = expand(stanzas, beside=core.ids)
+    where = {stanza.id: stanza for stanza in stanzas}
+    for base, cause in missing_references(concepts.values(), {*core.ids, *concepts}):
+        raise tree_error(cause, where[base].path, where[base].line)
+    return [replace(concept, curated=False) for concept in concepts.values()]

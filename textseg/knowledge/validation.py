@@ -12,9 +12,8 @@ from textseg.knowledge.adjacency import read_contacts, unknown_ids
 from textseg.knowledge.classes import FILE_NAME as CLASSES
 from textseg.knowledge.classes import load_classes
 from textseg.knowledge.concept import Concept
-from textseg.knowledge.expansion import expand
+from textseg.knowledge.expansion import expand, missing_references
 from textseg.knowledge.loading import (
-    RELATION_KEYS,
     SIDES,
     Stanza,
     TreeError,
@@ -109,13 +108,7 @@ def _duplicates(stanzas: Iterable[Stanza]) -> Iterator[Fault]:
 
 def _references(concepts: Mapping[str, Concept]) -> Iterator[tuple[str, str]]:
     """References to concepts that do not exist."""
-    for concept in concepts.values():
-        groups: dict[str, tuple[str, ...]] = {key: getattr(concept, key) for key in RELATION_KEYS}
-        groups["made_of"] = tuple(i for members in concept.made_of for i in members)
-        for key, ids in groups.items():
-            for other in ids:
-                if other not in concepts:
-                    yield concept.base, f"{concept.id}: {key} names {other!r}, which does not exist"
+    return missing_references(concepts.values(), concepts)
 
 
 def _cycles(concepts: Mapping[str, Concept]) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from textseg.errors import InputError, ResourceError
+from textseg.knowledge.cache import replacing
 from textseg.knowledge.importing.entry import Entry
-from textseg.knowledge.importing.merging import merge
+from textseg.knowledge.importing.merging import merge, slug
 from textseg.knowledge.importing.ontology import read_ontology
 from textseg.knowledge.importing.umls import read_umls
 from textseg.knowledge.tree import KnowledgeTree
@@ -36,7 +37,8 @@ class ImportResult:
 def import_vocabulary(source: Path, tree: KnowledgeTree, folder: Path) -> ImportResult:
     """Writes what ``source`` knows beyond ``tree`` as a tree file in ``folder``.
 
-    The folder is for ``load_tree(extra=folder)``.
+    The folder is for ``load_tree(extra=folder)``. Ids begin with the name of the vocabulary, which
+    is that of the file, so that those of two vocabularies never meet.
 
     Args:
         source: An OBO, OWL or OBO-graph JSON file, or a folder with MRCONSO.RRF or that file.
@@ -52,13 +54,23 @@ def import_vocabulary(source: Path, tree: KnowledgeTree, folder: Path) -> Import
         raise InputError("does not exist.", code="E301", path=source)
     is_umls = source.is_dir() or source.suffix.lower() == ".rrf"
     entries = read_umls(source) if is_umls else read_ontology(source)
-    merged = merge(entries, tree)
-    name = "umls" if is_umls else source.name.split(".")[0].lower() or "vocabulary"
+    name = "umls" if is_umls else slug(source.name.split(".")[0]) or "vocabulary"
+    merged = merge(entries, tree, vocabulary=name)
     path = folder / f"{name}.tree"
+    write_tree_file(path, f"# Made from {source.name}.\n\n{merged.text()}")
+    return ImportResult(path, len(merged.stanzas), merged.num_known, merged.num_skipped)
+
+
+def write_tree_file(path: Path, text: str) -> None:
+    """Writes a tree file, which appears under its name only when it is complete.
+
+    Raises:
+        ResourceError: Its folder cannot be made, or not be written (E503).
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# Made from {source.name}.\n\n{merged.text()}", encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         cause = f"cannot be written ({error.strerror})."
         raise ResourceError(cause, code="E503", path=path) from error
-    return ImportResult(path, len(merged.stanzas), merged.num_known, merged.num_skipped)

@@ -71,13 +71,14 @@ class Merged:
             yield f"definition: {' '.join(own.definition.split())}"
 
 
-def merge(entries: Iterable[Entry], tree: KnowledgeTree) -> Merged:
+def merge(entries: Iterable[Entry], tree: KnowledgeTree, *, vocabulary: str) -> Merged:
     """Stanzas for the entries that are new to the tree; together they make a sound tree.
 
     An entry is known if the tree has its name or one of its identifiers. Names that anything else
-    has are left out, and so are relations that would put a concept above itself.
+    has are left out, and so are relations that would put a concept above itself. Ids begin with
+    ``vocabulary`` and a dot.
     """
-    merger = _Merger(tree)
+    merger = _Merger(tree, vocabulary)
     entries = list(entries)
     sided = [(entry, split) for entry in entries if (split := _split_side(entry.name))]
     for entry in entries:
@@ -95,8 +96,9 @@ def merge(entries: Iterable[Entry], tree: KnowledgeTree) -> Merged:
 class _Merger:
     """The stanzas so far, and everything that must not be used twice."""
 
-    def __init__(self, tree: KnowledgeTree) -> None:
+    def __init__(self, tree: KnowledgeTree, vocabulary: str) -> None:
         self.tree = tree
+        self.vocabulary = vocabulary
         self.stanzas: dict[str, NewStanza] = {}
         self.num_known = 0
         self.num_skipped = 0
@@ -106,11 +108,12 @@ class _Merger:
         self._taken: set[str] = set(tree.names)
 
     def add(self, entry: Entry) -> None:
-        """Makes a stanza of an entry, unless something has its name."""
+        """Makes a stanza of an entry, unless something has its name or it speaks of a side."""
         if self._is_known(entry):
             return
         name = normalise(entry.name)
-        if not name or name in self._by_name:
+        # "right-sided aortic arch" is no side of anything
+        if not name or name.split()[0] in SIDES or name in self._by_name:
             self.num_skipped += 1
             return
         self._open(entry, entry.name)
@@ -147,8 +150,8 @@ class _Merger:
 
     def _free_id(self, name: str, entry_id: str) -> str:
         """An id that nothing has, nor the left or right of anything."""
-        slug = _slug(name) or _slug(entry_id) or "concept"
-        candidates = (slug, *(f"{slug}_{number}" for number in range(2, 10_000)))
+        own = f"{self.vocabulary}.{slug(name) or slug(entry_id) or 'concept'}"
+        candidates = (own, *(f"{own}_{number}" for number in range(2, 10_000)))
         return next(i for i in candidates if i not in self.tree and i not in self.stanzas)
 
     def relate(self, entries: Iterable[Entry]) -> None:
@@ -226,5 +229,6 @@ def _item(text: str) -> str:
     return " ".join(text.replace(";", ",").split())
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """The text as it may stand in an id."""
     return re.sub(r"[^a-z0-9]+", "_", normalise(text)).strip("_")

@@ -1,0 +1,98 @@
+"""The vocabularies a user has installed: tree files that are read in addition to the shipped tree.
+
+Only the command line and ``Segmenter`` read them, by ``load_user_tree``. ``load_tree`` never does,
+so that training, tests and counts are the same for everybody.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from textseg.errors import InputError, ResourceError
+from textseg.knowledge.importing import ImportResult, import_vocabulary, write_tree_file
+from textseg.knowledge.loading import TreeError
+from textseg.knowledge.tree import KnowledgeTree, extend_tree, load_tree
+from textseg.knowledge.validation import validate_tree
+from textseg.resources import vocabularies_folder
+
+
+def installed_vocabularies() -> dict[str, Path]:
+    """The file of each installed vocabulary by its name, in a fixed order."""
+    return {path.stem: path for path in sorted(vocabularies_folder().glob("*.tree"))}
+
+
+def load_user_tree() -> KnowledgeTree:
+    """The shipped tree with the vocabularies that the user has installed.
+
+    Raises:
+        TreeError: A vocabulary is damaged or contradicts another; says how to remove it.
+    """
+    return _extended_by(installed_vocabularies())
+
+
+def install_vocabulary(source: Path) -> ImportResult:
+    """Makes ``source`` one of the user's vocabularies, in place of one of the same name.
+
+    Nothing is installed unless the tree stays sound.
+
+    Args:
+        source: As for ``import_vocabulary``.
+
+    Raises:
+        InputError: It is missing (E301), cannot be read, or makes no sound tree (E303).
+        ModelError: Reading ontologies needs an extra that is not installed (E403).
+        ResourceError: The user's folder cannot be written (E503).
+        TreeError: Another vocabulary is damaged.
+    """
+    with TemporaryDirectory() as folder:
+        result = import_vocabulary(source, load_tree(), Path(folder))
+        for fault in validate_tree(extra=Path(folder)):
+            raise InputError(f"makes no sound tree: {fault.cause}.", code="E303", path=source)
+        try:
+            _extended_by({**installed_vocabularies(), result.path.stem: result.path})
+        except TreeError as error:
+            if error.path != result.path:
+                raise
+            cause = f"contradicts another vocabulary: {error.cause}"
+            raise InputError(cause, code="E303", path=source) from error
+        text = result.path.read_text(encoding="utf-8")
+    place = vocabularies_folder() / result.path.name
+    write_tree_file(place, text)
+    return replace(result, path=place)
+
+
+def remove_vocabulary(name: str) -> Path:
+    """Removes an installed vocabulary; returns the file that it was.
+
+    Raises:
+        InputError: None has this name (E301).
+        ResourceError: The file cannot be removed (E503).
+    """
+    installed = installed_vocabularies()
+    if name not in installed:
+        remedy = f"Installed: {', '.join(installed) or 'none'}."
+        raise InputError(f"no vocabulary {name!r} is installed.", code="E301", remedy=remedy)
+    try:
+        installed[name].unlink()
+    except OSError as error:
+        cause = f"cannot be removed ({error.strerror})."
+        raise ResourceError(cause, code="E503", path=installed[name]) from error
+    return installed[name]
+
+
+def _extended_by(vocabularies: Mapping[str, Path]) -> KnowledgeTree:
+    """The shipped tree with these vocabularies, in the order of their names."""
+    if not vocabularies:
+        return load_tree()
+    shipped = load_tree()
+    try:
+        return extend_tree(shipped, [vocabularies[name] for name in sorted(vocabularies)])
+    except TreeError as error:
+        name = next(name for name, path in vocabularies.items() if path == error.path)
+        command = f"textseg concepts vocabularies --remove {shlex.quote(name)}"
+        remedy = f"To be rid of this vocabulary: {command}"
+        raise TreeError(f"{error.cause}.", path=error.path, remedy=remedy) from error
