@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from textseg.datasets import load_registry
 from textseg.knowledge import load_tree
+from textseg.training import cli
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / "configs"
@@ -23,12 +25,10 @@ def _no_arguments(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["textseg"])
 
 
-def printed_by(verb, arguments, capsys):
+def printed_by(run, arguments, capsys):
     """The configuration as parsed; nothing is built, no data are touched."""
-    from textseg.training import cli
-
     with pytest.raises(SystemExit) as end:
-        getattr(cli, verb)([*arguments, "--print_config"])
+        run([*arguments, "--print_config"])
     output = capsys.readouterr()
     assert end.value.code == 0, output.err
     return yaml.safe_load(output.out)
@@ -46,7 +46,7 @@ def test_every_yaml_lies_where_a_command_reads_it():
 @named(TRAIN)
 def test_fit_accepts_the_configuration_and_keeps_its_values(path, capsys):
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    parsed = printed_by("fit", ["-c", str(path)], capsys)
+    parsed = printed_by(cli.fit, ["-c", str(path)], capsys)
     assert parsed["trainer"]["max_epochs"] == written["trainer"]["max_epochs"]
     assert [d["name"] for d in parsed["data"]["domains"]] == [
         domain["name"] for domain in written["data"]["domains"]
@@ -56,16 +56,17 @@ def test_fit_accepts_the_configuration_and_keeps_its_values(path, capsys):
 @named(PRETRAIN)
 def test_pretrain_accepts_the_configuration(path, capsys):
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    parsed = printed_by("pretrain", ["-c", str(path)], capsys)
+    stage = path.stem.replace("_", "-")
+    parsed = printed_by(partial(cli.pretrain, stage), ["-c", str(path)], capsys)
     assert parsed["trainer"]["max_epochs"] == written["trainer"]["max_epochs"]
 
 
 @named(TRAIN)
 def test_what_fit_prints_can_be_given_back_to_it(path, tmp_path, capsys):
-    parsed = printed_by("fit", ["-c", str(path)], capsys)
+    parsed = printed_by(cli.fit, ["-c", str(path)], capsys)
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(parsed), encoding="utf-8")
-    assert printed_by("fit", ["-c", str(again)], capsys) == parsed
+    assert printed_by(cli.fit, ["-c", str(again)], capsys) == parsed
 
 
 @pytest.mark.parametrize(
@@ -77,10 +78,8 @@ def test_what_fit_prints_can_be_given_back_to_it(path, tmp_path, capsys):
     ],
 )
 def test_a_wrong_value_is_refused_by_name(argument, named_in_message, capsys):
-    from textseg.training.cli import fit
-
     with pytest.raises(SystemExit) as end:
-        fit(["-c", str(TRAIN[0]), argument, "--print_config"])
+        cli.fit(["-c", str(TRAIN[0]), argument, "--print_config"])
     assert end.value.code == 2
     assert named_in_message in capsys.readouterr().err
 
@@ -93,7 +92,7 @@ def test_domains_name_registered_data_sets_and_known_concepts(path):
     skipped = {concept for domain in domains for concept in domain.get("skip", [])}
     assert datasets <= set(registry)
     assert {concept for concept in skipped if concept not in load_tree()} == set()
-    assert sum(domain["share"] for domain in domains) == pytest.approx(1)
+    assert sum(domain.get("share", 1.0) for domain in domains) == pytest.approx(1)
 
 
 @named(TRAIN)

@@ -34,8 +34,9 @@ from textseg.inference import (
     resolve_precision,
     segment_windows,
 )
-from textseg.knowledge import KnowledgeTree, load_tree
+from textseg.knowledge import KnowledgeTree, load_user_tree
 from textseg.network.model import PromptedSegmenter, channels_last
+from textseg.network.nearness import NearNames
 from textseg.network.queries import build_queries
 from textseg.network.text_encoder import TextEncoder
 from textseg.network.weights import Domain, ModelManifest, load_model
@@ -90,7 +91,8 @@ class Segmenter:
         self.network = channels_last(network.to(self.device)).eval()
         self.encoder = encoder.eval()
         self.manifest = manifest
-        self.tree: KnowledgeTree = load_tree()
+        self.tree: KnowledgeTree = load_user_tree()
+        self._near = NearNames(self.tree, lambda: self.encoder)
 
     @classmethod
     def from_pretrained(
@@ -111,7 +113,8 @@ class Segmenter:
 
     def resolve(self, prompt: str, *, modality: Modality | None = None) -> Resolution:
         """What a prompt means to this model."""
-        return resolve(prompt, self.tree, supported=self.manifest.supported, modality=modality)
+        supported = self.manifest.supported
+        return resolve(prompt, self.tree, supported=supported, modality=modality, near=self._near)
 
     def __call__(
         self,

@@ -87,9 +87,9 @@ def without_lightning(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning.pytorch.cli", None)
 
 
-@pytest.mark.parametrize("verb", ["fit", "pretrain"])
-def test_training_without_its_packages_names_the_extra(textseg, without_lightning, verb):
-    said = textseg(verb, "-c", "configs/none.yaml")
+@pytest.mark.parametrize("command", [("fit",), ("pretrain", "text-text")], ids=lambda c: c[0])
+def test_training_without_its_packages_names_the_extra(textseg, without_lightning, command):
+    said = textseg(*command, "-c", "configs/none.yaml")
     assert said.code == 4
     assert said.err.startswith("error[E403 missing-extra] ")
     assert "textseg[train]" in said.err
@@ -102,6 +102,16 @@ def test_fit_hands_its_arguments_on(textseg, monkeypatch):
     monkeypatch.setattr(train, "_training", lambda: fake)
     assert textseg("fit", "-c", "a.yaml", "--trainer.max_epochs=2", "--debug", "--help").code == 0
     assert seen == ["-c", "a.yaml", "--trainer.max_epochs=2", "--help"]
+
+
+def test_pretrain_hands_on_what_follows_the_stage(textseg, monkeypatch):
+    seen = []
+    fake = type("Training", (), {"pretrain": staticmethod(lambda *given: seen.append(given))})
+    monkeypatch.setattr(train, "_training", lambda: fake)
+    assert textseg("pretrain", "text-atlas", "-c", "a.yaml", "--help").code == 0
+    assert seen == [("text-atlas", ["-c", "a.yaml", "--help"])]
+    assert textseg("pretrain", "--help").out.startswith("Usage: textseg pretrain")
+    assert "'text-text', 'text-atlas'" in textseg("pretrain", "-c", "a.yaml").err
 
 
 def test_resuming_without_a_checkpoint_is_an_error(textseg, tmp_path):

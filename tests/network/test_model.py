@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import TINY_QUERY, noise, tiny_network, tiny_segmenter
+from fakes import TINY_QUERY, noise, tiny_encoder, tiny_network, tiny_segmenter
 
+from textseg.errors import ModelError
+from textseg.knowledge import load_tree
 from textseg.network.backbones import BackboneConfig
 from textseg.network.layers import sine_position_code
 from textseg.network.model import mask_logits
+from textseg.network.queries import build_queries
 
 SIZE = (16, 24, 32)
 CONFIGS = {
@@ -167,6 +170,26 @@ def test_whitening_travels_with_the_weights():
     asked = noise(1, 2, TINY_QUERY)
     assert torch.equal(other._whitened(asked), network._whitened(asked))
     assert not torch.equal(other._whitened(asked), asked)
+
+
+def test_another_encoder_is_heard_as_the_one_it_was_trained_with():
+    network = tiny_segmenter()
+    concepts = [load_tree()[c] for c in ("liver", "spleen", "kidney.left", "kidney.right", "aorta")]
+    before, after = (
+        torch.cat([build_queries(concepts, tiny_encoder(s), modality=m) for m in ("ct", "mr")])
+        for s in (0, 1)
+    )
+    network.whiten(before)
+    heard = network._whitened(before)
+    assert not torch.allclose(network._whitened(after), heard, atol=0.1)
+    network.translate(after, before)
+    torch.testing.assert_close(network._whitened(after), heard, atol=1e-3, rtol=0)
+
+
+def test_only_whitened_queries_can_be_translated():
+    network = tiny_segmenter(tiny_network(whiten_queries=False))
+    with pytest.raises(ModelError, match="keeps the text encoder"):
+        network.translate(noise(3, TINY_QUERY), noise(3, TINY_QUERY))
 
 
 @pytest.mark.parametrize("size", [(4, 4, 4), (8, 12, 20), (32, 4, 16)])

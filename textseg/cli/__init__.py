@@ -45,9 +45,10 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("resolve")(resolve.resolve)
 app.add_typer(concepts.app, name="concepts")
 app.add_typer(models.app, name="models")
-_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-app.command("fit", context_settings=_PASSED_ON)(train.fit)
-app.command("pretrain", context_settings=_PASSED_ON)(train.pretrain)
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command("fit", context_settings={**_PASSED_ON, "help_option_names": []})(train.fit)
+_AFTER_STAGE = {**_PASSED_ON, "allow_interspersed_args": False}
+app.command("pretrain", context_settings=_AFTER_STAGE)(train.pretrain)
 app.command("export")(train.export)
 app.command("card")(train.card)
 app.command("text-benchmark")(train.text_benchmark)

@@ -82,12 +82,12 @@ def resolve(
 
     With --json, one object per prompt and line; `names` are those of the public data sets.
     """
-    from textseg.knowledge import load_tree
+    from textseg.knowledge import load_user_tree
 
     asked = [*(prompts or []), *(read_prompts(file) if file else [])]
     if not asked:
         raise UsageError("Give a prompt, or a file of prompts with --file.")
-    tree = load_tree()
+    tree = load_user_tree()
     read = _reader(tree, model=model, any_concept=any_concept, modality=modality)
     answers = [read(prompt) for prompt in asked]
     if as_json:
@@ -108,17 +108,21 @@ def _reader(
 ) -> Callable[[str], Resolution]:
     """What reads a prompt: for a model, for all anatomy, or for all that anybody can train."""
     from textseg.knowledge.classes import class_names
+    from textseg.network.nearness import NearNames
+    from textseg.network.weights import load_encoder
     from textseg.prompts import resolve as read
     from textseg.prompts import warn_of_modality
 
+    near = NearNames(tree, partial(load_encoder, model or _EMBEDDED))
+    read_for = partial(read, tree=tree, modality=modality, near=near)
     if any_concept or model is not None:
         supported = None if any_concept or model is None else supported_by(model)
-        return partial(read, tree=tree, supported=supported, modality=modality)
+        return partial(read_for, supported=supported)
     embedded = supported_by(_EMBEDDED)
     trainable = frozenset(class_names(tree)) | embedded
 
     def read_trainable(prompt: str) -> Resolution:
-        answer = read(prompt, tree, supported=trainable, modality=modality)
+        answer = read_for(prompt, supported=trainable)
         answer = warn_of_modality(answer, tree, modality=modality)
         if all(tree.leaves(concept, embedded) for concept in answer.concepts):
             return answer

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,13 +28,20 @@ def fit(context: typer.Context) -> None:
         _training().fit(_passed_on(context))
 
 
-def pretrain(context: typer.Context) -> None:
+def pretrain(
+    context: typer.Context,
+    stage: Annotated[
+        Literal["text-text", "text-atlas"],
+        typer.Argument(help="What texts are held against: each other, or labelled scans."),
+    ],
+) -> None:
     """Train a text encoder on the knowledge tree.
 
-    Takes LightningCLI's options; `textseg pretrain --help` lists them. Needs textseg[train].
+    After the stage it takes LightningCLI's options; `textseg pretrain text-text --help` lists them.
+    Needs textseg[train].
     """
     with _unasked_advice_muted():
-        _training().pretrain(_passed_on(context))
+        _training().pretrain(stage, _passed_on(context))
 
 
 def export(
@@ -111,13 +118,14 @@ def card(
 
     folder = find_model(model)
     segmenter = Segmenter.from_pretrained(folder, device=device)
-    training.card(
-        segmenter,
-        folder,
-        config=config,
-        cases=cases,
-        progress=lambda score: say(f"{score.id}: mean Dice {score.mean_dice:.3f}"),
-    )
+    with _unasked_advice_muted(), _without_device_notes():
+        training.card(
+            segmenter,
+            folder,
+            config=config,
+            cases=cases,
+            progress=lambda score: say(f"{score.id}: mean Dice {score.mean_dice:.3f}"),
+        )
     say(f"wrote {folder / 'CARD.md'}")
 
 
@@ -185,7 +193,7 @@ def _unasked_advice_muted() -> Iterator[None]:
 
 @contextmanager
 def _without_device_notes() -> Iterator[None]:
-    """Without Lightning's lines on the devices that an export does not use."""
+    """Without Lightning's lines on devices, which only training uses."""
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.WARNING)

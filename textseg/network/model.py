@@ -20,6 +20,7 @@ from einops import rearrange
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from textseg.errors import ModelError
 from textseg.network.backbones import BackboneConfig, make_backbone
 from textseg.network.layers import NormName, Perceptron
 from textseg.network.pixel_decoder import Block, PixelDecoder
@@ -155,6 +156,29 @@ class PromptedSegmenter(nn.Module):
         floor = 1e-4 * scale.sum()  # directions with nothing but rounding stay small
         self.query_mean.copy_(mean)
         self.query_whitening.copy_(axes @ torch.diag((scale + floor).rsqrt()) @ axes.T)
+
+    def translate(self, queries: Tensor, asked: Tensor) -> None:
+        """Sets the fixed map so that new queries are heard as those it was trained on.
+
+        With it a trained network gets another text encoder and answers as before.
+
+        Args:
+            queries: Queries of the new encoder, ``N Q``.
+            asked: Queries of the same concepts by the encoder it was trained with, ``N Q``.
+
+        Raises:
+            ModelError: It has no such map.
+        """
+        if not self.config.whiten_queries:
+            raise ModelError(
+                "a network without whitened queries keeps the text encoder it was trained with.",
+                code="E402",
+            )
+        heard = self._whitened(asked)
+        # the shortest map that fits; a query's switches are its constant
+        fitted = torch.linalg.lstsq(queries.double(), heard.double(), rcond=1e-6, driver="gelsd")
+        self.query_mean.zero_()
+        self.query_whitening.copy_(fitted.solution)
 
     def encode(self, volume: Tensor) -> Features:
         """Features of a volume ``B C X Y Z`` whose sides are multiples of ``granularity``."""

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
@@ -20,9 +20,10 @@ from textseg.training.card import write_card
 from textseg.training.checkpoint import LAST, PREVIOUS
 from textseg.training.datamodule import MixtureDataModule, domain_space, training_cases
 from textseg.training.export import export_encoder, export_model
-from textseg.training.pretrain_task import PretrainTask
 from textseg.training.scores import CaseScore, ModelScores, ScanSegmenter, score_model
 from textseg.training.segmentation_task import SegmentationTask
+from textseg.training.text_atlas import TextAtlasTask
+from textseg.training.text_text import TextTextTask
 from textseg.training.tree_texts import TreeTexts
 
 logger = logging.getLogger(__name__)
@@ -40,15 +41,19 @@ def fit(arguments: Sequence[str]) -> LightningCLI:
     return _run(SegmentationTask, MixtureDataModule, arguments)
 
 
-def pretrain(arguments: Sequence[str]) -> LightningCLI:
-    """Trains a text encoder on the knowledge tree."""
-    return _run(PretrainTask, TreeTexts, arguments)
+def pretrain(stage: Literal["text-text", "text-atlas"], arguments: Sequence[str]) -> LightningCLI:
+    """Trains a text encoder on the knowledge tree, or on what its structures look like."""
+    if stage == "text-text":
+        return _run(TextTextTask, TreeTexts, arguments)
+    return _run(TextAtlasTask, MixtureDataModule, arguments)
 
 
 def _run(task: type, datamodule: type, arguments: Sequence[str]) -> LightningCLI:
     with warnings.catch_warnings():
         # it warns whenever the process has words of its own, which here are the same words
         warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+        # pretraining uses the data of segmentation without its validation
+        warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no")
         return LightningCLI(
             task,
             datamodule,

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from textseg.datasets import Case, LabelSpace, load_cases
 from textseg.errors import ModelError
 from textseg.imaging import Grid, plan_grid, read_volume, to_grid
-from textseg.knowledge import KnowledgeTree, load_tree
-from textseg.network.queries import build_queries
-from textseg.network.weights import load_encoder
+from textseg.knowledge import Concept, KnowledgeTree, load_tree
+from textseg.network.queries import TextVectors, build_queries
 from textseg.training.body import body_distances
+from textseg.training.encoders import named_encoder
 from textseg.training.sampling import (
     IGNORE,
     Batch,
@@ -35,7 +35,8 @@ class MixtureDataModule(lightning.LightningDataModule):
     Args:
         cases: JSON case list; see ``textseg.datasets.load_cases``.
         domains: The mixture.
-        encoder: Name or folder of a model whose text encoder makes the queries.
+        encoder: What makes the queries: a model, by name or folder, whose text encoder it is; or,
+            to compare with, ``untrained`` or ``random`` (see ``named_encoder``).
         steps: Batches per epoch; a checkpoint may resume at any epoch.
         seed: Seed of every random choice.
         workers: Processes that prepare batches.
@@ -59,30 +60,27 @@ class MixtureDataModule(lightning.LightningDataModule):
         self.prompts: list[DomainPrompts] = []
         self.validation: list[ValidationCase] = []
         self._samplers: list[DomainSampler] = []
+        self._asked: list[list[Concept]] = []
 
     def setup(self, stage: str) -> None:
         """Reads every training case into memory; its label maps are small."""
         if self._samplers:
             return
         tree = load_tree()
-        encoder = load_encoder(self.encoder)
         cases = load_cases(self.cases_path)
+        members = []
         for index, domain in enumerate(self.domains):
             mine = training_cases(domain, cases)
             space = domain_space(domain, mine, tree)
             unions = union_concepts(space)
-            concepts = [*space.concepts, *unions]
-            queries: dict[str, Tensor] = {
-                modality: build_queries([tree[c] for c in concepts], encoder, modality=modality)
-                for modality in domain.modalities
-            }
+            self._asked.append([tree[concept] for concept in (*space.concepts, *unions)])
+            members.append(membership(space, unions))
             scored = [
                 load_validation_case(case, space, domain=index, spacing_mm=domain.spacing_mm)
                 for case in validation_cases(domain, cases)
             ]
             self.validation += [case for case in scored if case.values]
             self.spaces.append(space)
-            self.prompts.append(DomainPrompts(queries, membership(space, unions)))
             self._samplers.append(
                 DomainSampler(
                     domain,
@@ -94,6 +92,19 @@ class MixtureDataModule(lightning.LightningDataModule):
                     ],
                 )
             )
+
+        queries = self.queries(named_encoder(self.encoder))
+        self.prompts = [DomainPrompts(*of) for of in zip(queries, members, strict=True)]
+
+    def queries(self, encoder: TextVectors) -> list[dict[str, Tensor]]:
+        """What an encoder makes of each domain's prompts, by modality."""
+        return [
+            {
+                modality: build_queries(asked, encoder, modality=modality)
+                for modality in domain.modalities
+            }
+            for domain, asked in zip(self.domains, self._asked, strict=True)
+        ]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The next epoch's batches; which they are follows from the epoch's number alone."""

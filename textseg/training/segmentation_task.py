@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from textseg.network.model import (
     mask_logits,
 )
 from textseg.network.pixel_decoder import Block
+from textseg.network.weights import load_encoder, load_weights
 from textseg.training.losses import (
     competition_loss,
     dice_loss,
@@ -122,16 +123,23 @@ class SegmentationTask(lightning.LightningModule):
         self._domains: tuple[DomainPrompts, ...] = ()
         self._scores: dict[str, list[float]] = {}
         if init_from is not None:
-            from textseg.network.weights import load_weights
-
             self.network.load_state_dict(load_weights(init_from).network)
 
     def setup(self, stage: str) -> None:
-        """Whitens the queries of a network that starts from nothing."""
-        if self.network.config.whiten_queries and self.init_from is None:
-            datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            queries = [q for domain in datamodule.prompts for q in domain.queries.values()]
-            self.network.whiten(torch.cat(queries))
+        """Tunes the network to its queries: those of a fresh one are whitened.
+
+        One that comes from a model with another text encoder hears them as that model heard its
+        own.
+        """
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        queries = _joined(domain.queries for domain in datamodule.prompts)
+        if self.init_from is None:
+            if self.network.config.whiten_queries:
+                self.network.whiten(queries)
+            return
+        before = _joined(datamodule.queries(load_encoder(self.init_from)))
+        if not torch.allclose(before, queries, atol=1e-4):
+            self.network.translate(queries, before)
 
     def set_domains(self, domains: Sequence[DomainPrompts]) -> None:
         """Gives the task the prompts of each domain, in the order the batches count them."""
@@ -270,6 +278,11 @@ class SegmentationTask(lightning.LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def _joined(domains: Iterable[Mapping[str, Tensor]]) -> Tensor:
+    """All queries of all domains, ``N Q``."""
+    return torch.cat([queries for domain in domains for queries in domain.values()])
 
 
 def _mask_losses(

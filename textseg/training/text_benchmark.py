@@ -21,10 +21,10 @@ from torch import Tensor
 
 from textseg.knowledge import KnowledgeTree
 from textseg.network.queries import SIDES, TextVectors
-from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
 from textseg.network.transformer_encoder import TransformerEncoder, TransformerEncoderConfig
 from textseg.network.weights import load_encoder
 from textseg.resources import home
+from textseg.training.encoders import UNTRAINED, untrained_encoder
 from textseg.training.tree_texts import SIDE_TEMPLATES, Entry, split_texts, tree_entries
 
 Scores = npt.NDArray[np.float32]
@@ -75,9 +75,7 @@ def matchers_of(
         ModelError: There is no such model, or ``transformers`` is not installed.
     """
     yield "spelling", SpellingMatcher()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield "untrained", VectorMatcher(TextEncoder(TextEncoderConfig()).eval())
+    yield UNTRAINED, VectorMatcher(untrained_encoder())
     for name in models:
         yield name, VectorMatcher(load_encoder(name))
     for name in transformers:
@@ -258,14 +256,15 @@ def _share(answers: Iterable[bool]) -> float:
 
 
 def render_scores(scores: dict[str, TextScores]) -> str:
-    """A Markdown table, one row per method; accuracies as top-1 / top-5 in per cent."""
+    """A Markdown table, one row per method; accuracies as top-1 / top-5 and errors in per cent."""
     parts = ("synonyms", "far", "unseen", "definitions", "latin")
     first = next(iter(scores.values()))
     counts = [getattr(first, part).questions for part in parts]
     heads = [f"{part} ({count})" for part, count in zip(parts, counts, strict=True)]
     lines = [
-        f"| encoder | {' | '.join(heads)} | wrong side | wrong number | organ for lesion |",
-        f"|{'---|' * (len(parts) + 4)}",
+        f"| encoder | {' | '.join(heads)} "
+        "| wrong side | wrong number | organ for lesion | lesion margin |",
+        f"|{'---|' * (len(parts) + 5)}",
     ]
     for name, score in scores.items():
         cells = [
@@ -273,7 +272,8 @@ def render_scores(scores: dict[str, TextScores]) -> str:
             for part in parts
         ]
         wrong = [_percent(s) for s in (score.side_errors, score.number_errors, score.lesion_errors)]
-        lines.append(f"| {' | '.join([name, *cells, *wrong])} |")
+        margin = f"{score.lesion_margin:.2f}"
+        lines.append(f"| {' | '.join([name, *cells, *wrong, margin])} |")
     return "\n".join(lines) + "\n"
 
 

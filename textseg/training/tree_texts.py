@@ -194,6 +194,10 @@ class TreeTexts(lightning.LightningDataModule):
         pairs = [self._two_texts(number, side, chooser) for number, side in rows]
         return TextBatch([a for a, _ in pairs], [b for _, b in pairs], self._related(rows))
 
+    def are_related(self, number: int, other: int) -> bool:
+        """Whether two entries are the same or too close to be told apart."""
+        return number == other or other in self._relatives[number]
+
     def _two_texts(self, number: int, side: str | None, chooser: random.Random) -> tuple[str, str]:
         entry = self.entries[number]
         assert entry is not None
@@ -202,8 +206,7 @@ class TreeTexts(lightning.LightningDataModule):
             one, other = (chooser.choice(SIDE_TEMPLATES) for _ in range(2))
             partner = chooser.choice(entry.names)
             return one.format(side=side, text=anchor), other.format(side=side, text=partner)
-        partners = entry.phrases if chooser.random() < 0.25 else entry.names
-        return anchor, chooser.choice(partners)
+        return anchor, any_text(entry, chooser)
 
     def _related(self, rows: Sequence[tuple[int, str | None]]) -> Tensor:
         """The other side is a negative; the pair as a whole, wholes and kinds are not."""
@@ -214,6 +217,11 @@ class TreeTexts(lightning.LightningDataModule):
                 if other in near and not (side and its_side and side != its_side):
                     related[i, j] = related[j, i] = True
         return related
+
+
+def any_text(entry: Entry, chooser: random.Random) -> str:
+    """A name, or now and then a phrase, of a structure."""
+    return chooser.choice(entry.phrases if chooser.random() < 0.25 else entry.names)
 
 
 class _Repeat:
