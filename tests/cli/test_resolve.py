@@ -90,3 +90,10 @@ def test_resolving_never_loads_torch():
         "sys.exit(bool({'torch', 'scipy', 'nibabel'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_refusal_without_suggestions_points_to_the_list_of_names(textseg):
+    hint = "What can be asked for: textseg concepts --supported"
+    assert hint in textseg("resolve", "zzyzx").lines
+    assert hint not in textseg("resolve", "liver", "kindey").lines
+    assert hint not in textseg("resolve", "zzyzx", "--json").lines

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from textseg.cli.terminal import cells, make_table, print_json, print_rich, say, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from textseg.outputs.manifest import Manifest, PromptRecord
@@ -29,6 +29,10 @@ class Explained(Protocol):
     """Anything that carries the resolver's remarks."""
 
     @property
+    def status(self) -> str:
+        """What came of a prompt."""
+
+    @property
     def warnings(self) -> Sequence[str]:
         """Sentences for the user."""
 
@@ -45,6 +49,13 @@ def note(explained: Explained) -> str:
 def reason(record: PromptRecord) -> str:
     """Why a prompt has no mask, and what to ask instead."""
     return _with_hints(record.reason or " ".join(record.warnings), record.suggestions)
+
+
+def point_to_names(answers: Iterable[Explained]) -> None:
+    """Says where the names are, if a prompt was refused and nothing could be suggested instead."""
+    refused = {"reject", "unsupported"}
+    if any(answer.status in refused and not answer.suggestions for answer in answers):
+        say("What can be asked for: textseg concepts --supported")
 
 
 def answered(
@@ -71,6 +82,7 @@ def answered(
         note = record.file or _hints(record.suggestions[:2]) or "-"
         table.add_row(*cells(record.prompt, record.status, shown, presence, note))
     print_rich(table, title=f"{name}: results in {place}")
+    point_to_names(manifest.prompts)
 
 
 def kept(manifest: Manifest, *, name: str, place: Path, talk: Talk) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from textseg.cli.concepts import supported_by
-from textseg.cli.report import note
+from textseg.cli.report import note, point_to_names
 from textseg.cli.terminal import (
     DebugFlag,
     JsonFlag,
@@ -101,6 +101,7 @@ def resolve(
     for answer in answers:
         table.add_row(*cells(answer.prompt, answer.status, _meaning(answer, tree), note(answer)))
     print_rich(table)
+    point_to_names(answers)
 
 
 def _reader(
