@@ -22,9 +22,9 @@ from textseg.training.augment import (
     crop_coordinates,
     degrade,
     sample_at,
-    uniform,
 )
 from textseg.training.synthesis import AIR_HU, draw_mr_means, synthesise_ct, synthesise_mr
+from textseg.training.torso_mr import torso_mr
 
 IGNORE = -1
 """Label of voxels whose structure is not known; losses skip them."""
@@ -281,7 +281,7 @@ class DomainSampler:
         image = torch.where(scanned, image, AIR_HU)
         if modality == "ct":
             return image
-        return random_contrast(image, named, len(self.concepts) + 1, generator)
+        return torso_mr(image, named, concepts=self.concepts, generator=generator)
 
 
 def _cut_to(case: TrainingCase, coordinates: Tensor) -> tuple[TrainingCase, Tensor]:
@@ -297,17 +297,6 @@ def _cut_to(case: TrainingCase, coordinates: Tensor) -> tuple[TrainingCase, Tens
         distances=None if case.distances is None else case.distances[:, x, y, z],
     )
     return part, coordinates - first
-
-
-def random_contrast(image: Tensor, labels: Tensor, classes: int, generator: Generator) -> Tensor:
-    """MR-like remapping of a synthetic CT: random means per structure, air and lung stay dark."""
-    means = draw_mr_means((), classes=classes, generator=generator)
-    contrast = synthesise_mr(means, labels, generator=generator)
-    unlabelled = (labels == 0)[None]
-    flip = -1.0 if chance(0.5, generator) else 1.0
-    tissue = 0.5 + flip * uniform(0.1, 0.4, generator) * (image.clamp(-120, 80) + 20) / 100
-    mixed = torch.where(unlabelled, tissue, contrast)
-    return torch.where(image < -300, 0.02 * torch.rand(image.shape, generator=generator), mixed)
 
 
 def _present_labels(labels: Tensor, count: int) -> list[int]:
