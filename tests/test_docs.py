@@ -119,6 +119,27 @@ def test_the_command_reference_is_what_make_docs_writes():
     assert stored == documents.command_reference(), "run `make docs`"
 
 
+def test_the_figures_on_prompts_are_what_make_docs_writes():
+    stored = documents.FIGURES.read_text(encoding="utf-8")
+    assert "\n".join(documents.prompt_accuracy()) in stored, "run `make docs`"
+
+
+@pytest.mark.slow
+def test_the_figures_on_encoders_are_what_make_docs_writes():
+    stored = documents.FIGURES.read_text(encoding="utf-8")
+    lines = documents.encoder_scores().splitlines()
+    assert lines[0] in stored
+    for line in lines[2:]:
+        name = line.split("|")[1].strip()
+        (kept,) = documents.stored_rows(name)
+        # another processor may round a tie the other way
+        assert percentages(line) == pytest.approx(percentages(kept), abs=1), "run `make docs`"
+
+
+def percentages(line):
+    return [int(number) for number in re.findall(r"(?<= )\d+(?= )", line)]
+
+
 def test_there_are_notebooks():
     assert documents.NOTEBOOKS
 
