@@ -165,13 +165,14 @@ def test_the_atlas_stage_brings_texts_near_to_the_looks_of_their_structures(tmp_
         tmp_path / "manifest.json",
         tiny_domains(),
         encoder=str(tmp_path / "words"),
-        steps=15,
+        steps=50,
         workers=0,
     )
     task = atlas_task(lr=1e-2, init_from=str(tmp_path / "words"))
     recorder = Recorder()
     train(data, recorder, ResumableCheckpoint(tmp_path), epochs=2, task=task)
-    assert np.mean(recorder.losses[-6:]) < 0.9 * np.mean(recorder.losses[:6])
+    # crops differ more than a few steps teach
+    assert np.mean(recorder.losses[-25:]) < 0.85 * np.mean(recorder.losses[:25])
     export_encoder(
         tmp_path / LAST,
         tmp_path / "seen",
