@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
 from textseg.training.augment import chance, smooth_noise, uniform
+
+Prior = TypeVar("Prior")
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,13 @@ def prior_of(concept_id: str) -> TissuePrior:
     >>> prior_of("liver").low
     40
     """
-    for pattern, prior in CT_PRIORS.items():
-        if fnmatchcase(concept_id, pattern):
-            return prior
-    return SOFT_TISSUE
+    return first_match(CT_PRIORS, concept_id) or SOFT_TISSUE
+
+
+def first_match(priors: Mapping[str, Prior], concept_id: str) -> Prior | None:
+    """The prior of the first pattern that a concept's id matches, ``None`` where none does."""
+    matches = (prior for pattern, prior in priors.items() if fnmatchcase(concept_id, pattern))
+    return next(matches, None)
 
 
 def synthesise_ct(
@@ -285,8 +291,7 @@ def mr_prior_of(concept_id: str) -> SequencePrior | None:
     >>> mr_prior_of("cerebral_white_matter.left").t1
     0.85
     """
-    matches = (prior for pattern, prior in MR_PRIORS.items() if fnmatchcase(concept_id, pattern))
-    return next(matches, None)
+    return first_match(MR_PRIORS, concept_id)
 
 
 def synthesise_mr(

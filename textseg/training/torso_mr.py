@@ -8,14 +8,13 @@ SynthSeg).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from textseg.training.augment import chance, uniform
-from textseg.training.synthesis import draw_mr_means, prior_of, synthesise_mr
+from textseg.training.synthesis import draw_mr_means, first_match, prior_of, synthesise_mr
 
 GAS_HU, CORTEX_HU = -300.0, 350.0
 FAT_HU, MUSCLE_HU = -100.0, 40.0
@@ -83,8 +82,7 @@ def brightness_of(concept_id: str) -> Brightness:
     >>> brightness_of("aorta").t2
     0.08
     """
-    matches = (prior for pattern, prior in BRIGHTNESS.items() if fnmatchcase(concept_id, pattern))
-    return next(matches, ORGAN)
+    return first_match(BRIGHTNESS, concept_id) or ORGAN
 
 
 def torso_mr(
