@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from textseg.datasets import LabelSpace, concept_values, contained, load_cases, load_registry
@@ -16,7 +15,7 @@ TREE = load_tree()
 def spec(name, folder, labels, **more):
     facts = {
         "title": name,
-        "modality": ["ct", "mr"],
+        "modality": {"ct": [], "mr": []},
         "region": "abdomen",
         "complete": "all",
         "licence": "CC0-1.0",
@@ -53,7 +52,6 @@ def entry(case_id="t1", folder="torso", labels=(1, 2, 3, 4), **changes):
         "labels": {str(value): f"name of {value}" for value in labels},
         "unnamed_values": [77],
         "shape": [5, 7, 3],
-        "spacing": [0.7, 0.7, 3.1],
         "licence": "MIT",
         "note": "ignored",
     } | changes
@@ -81,11 +79,10 @@ def test_a_case_is_read_with_the_meaning_of_its_values(tmp_path):
     assert (case.id, case.dataset, case.split) == ("t1", "torso", "train")
     assert (case.modality, case.sequence) == ("mr", "T1")
     assert case.image == tmp_path / "torso" / "t1_image.nii.gz"
-    assert dict(case.labels) == {1: "liver", 2: "kidney.right", 3: "kidney.left"}
+    assert dict(case.labels) == {1: ("liver",), 2: ("kidney.right",), 3: ("kidney.left",)}
+    assert case.masks == {"": tmp_path / "torso" / "t1_label.nii.gz"}
     assert case.unnamed == (4, 77)
     assert case.concepts == ("liver", "kidney.right", "kidney.left")
-    assert case.shape == (5, 7, 3)
-    assert case.spacing_mm == (0.7, 0.7, 3.1)
     assert "spleen" in case.complete
     assert "spleen" not in case.concepts
 
@@ -129,7 +126,7 @@ def test_a_missing_list_is_refused(tmp_path):
         ({"split": "test"}, r"case 't1': split"),
         ({"id": ""}, r"id: String should have at least 1"),
         ({"labels": {"one": "liver"}}, r"case 't1': labels"),
-        ({"shape": [5, 7]}, r"case 't1': shape"),
+        ({"dataset": "torsos"}, r"there is no data set 'torsos'"),
         ({"image": None, "label": None}, r"neither image nor label"),
         ({"image": "../torso/x.nii.gz"}, r"not folder/file beside"),
         ({"image": "/torso/x.nii.gz"}, r"not folder/file beside"),
@@ -190,14 +187,19 @@ def test_half_a_pair_leaves_the_pair_unknown_and_split_values_are_joined(tmp_pat
     assert concept_values("liver", case, tree=TREE) == (2, 6)
 
 
-def test_own_indices_map_raw_values_to_places(tmp_path):
-    (case,) = read(tmp_path, entry(labels=[1, 3, 4]))
-    space = LabelSpace.of([case], tree=TREE)
-    table = space.own_indices(case)
-    assert table.shape == (78,)
-    assert space.concepts[table[1]] == "liver"
-    assert space.concepts[table[3]] == "kidney.left"
-    assert np.flatnonzero(table >= 0).tolist() == [1, 3]
+def test_a_case_may_name_its_data_set(tmp_path):
+    (case,) = read(tmp_path, entry("x1", "anywhere", [1, 2], dataset="lesions"))
+    assert (case.dataset, case.concepts) == ("lesions", ("liver_tumor", "liver"))
+
+
+def test_a_value_may_belong_to_several_concepts(tmp_path):
+    registry = {
+        "overlap": spec("overlap", "torso", {1: ["brain", "temporal_lobe.left"], 2: "brain"})
+    }
+    (case,) = load_cases(write(tmp_path, entry(labels=[1, 2])), registry=registry)
+    assert case.values("brain") == (1, 2)
+    assert case.values("temporal_lobe.left") == (1,)
+    assert concept_values("brain", case, tree=TREE) == (1, 2)
 
 
 def test_a_wish_no_case_can_express_is_refused(tmp_path):
@@ -217,13 +219,13 @@ def test_containment_reaches_through_partitions():
 
 
 def test_the_shipped_registry_reads_a_generated_list(tmp_path):
-    registry = load_registry()
+    registry = {name: spec for name, spec in load_registry().items() if spec.folder}
     entries = [
         entry(
             name := f"c{number}" if s.cases == ("*",) else s.cases[0].replace("*", "_x"),
             s.folder,
             sorted(s.labels),
-            modality=s.modality[0].upper(),
+            modality=s.modalities[0].upper(),
             label=f"{s.folder}/{name}_label.nii.gz",
         )
         for number, s in enumerate(registry.values())

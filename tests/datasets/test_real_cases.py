@@ -19,7 +19,7 @@ def cases(shared_data):
 def test_every_case_belongs_to_a_data_set(cases):
     assert len(cases) > 200
     assert {case.split for case in cases} == {"train", "val", "demo"}
-    assert all(case.concepts for case in cases if case.label is not None)
+    assert all(case.concepts for case in cases if case.masks)
 
 
 def test_unions_and_containments_hold_on_real_tables(cases):
@@ -37,7 +37,7 @@ def test_unions_and_containments_hold_on_real_tables(cases):
 
 
 def test_left_lies_left_of_right_in_one_label_map_of_every_data_set(cases):
-    first = {case.dataset: case for case in reversed(cases) if case.label is not None}
+    first = {case.dataset: case for case in reversed(cases) if case.masks}
     swapped, compared = [], 0
     for case in first.values():
         centres = _centres_mm(case)
@@ -52,7 +52,7 @@ def test_left_lies_left_of_right_in_one_label_map_of_every_data_set(cases):
 
 def _centres_mm(case):
     """World x of the centre of each concept with a label of its own."""
-    image = nib.load(case.label)
+    image = nib.load(case.masks[""])
     data = np.asarray(image.dataobj).astype(np.int32)
     counts = np.bincount(data.ravel(), minlength=max(case.labels) + 1)
     along = np.broadcast_to(np.arange(data.shape[0])[:, None, None], data.shape)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from textseg.datasets import Case, LabelSpace
-from textseg.imaging import Grid, Volume, read_volume, to_grid
+from textseg.imaging import Grid, Volume, as_volume, to_grid
 from textseg.knowledge import load_tree
 from textseg.network.weights import Domain, ModelManifest
 from textseg.outputs.manifest import ModelRecord, RunRecord
@@ -55,7 +55,7 @@ class Scripted:
         return resolve(prompt, self.tree, supported=CONCEPTS)
 
     def __call__(self, scan: Any, prompts: Any, *, modality: Any) -> Segmentation:
-        volume: Volume = read_volume(scan, modality=modality)
+        volume: Volume = as_volume(scan, modality=modality)
         _, transform = to_grid(volume, Grid((2.0, 2.0, 2.0)))
         results = [
             PromptResult(
@@ -94,13 +94,12 @@ def case(tmp_path: Any) -> tuple[Case, np.ndarray]:
         modality="ct",
         sequence="",
         image=tmp_path / "image.nii.gz",
-        label=tmp_path / "label.nii.gz",
-        labels=MappingProxyType({1: "liver", 2: "spleen"}),
+        masks={"": tmp_path / "label.nii.gz"},
+        holds="values",
+        labels=MappingProxyType({1: ("liver",), 2: ("spleen",)}),
         unnamed=(),
         annotated=CONCEPTS,
         complete=frozenset(CONCEPTS),
-        shape=(11, 12, 9),
-        spacing_mm=(2.0, 2.0, 2.0),
         licence="CC0-1.0",
     )
     return entry, reference

@@ -10,14 +10,13 @@ import pytest
 import torch
 from fakes import TINY_QUERY, tiny_domains, torso_labels, write_case_list, write_model
 
-from textseg.datasets import load_cases
-from textseg.errors import ModelError
+from textseg.datasets import LabelSpace, load_cases
+from textseg.errors import InputError, ModelError
 from textseg.knowledge import load_tree
 from textseg.training.datamodule import (
     MixtureDataModule,
     domain_space,
     load_case,
-    read_ras,
     side_swap,
     training_cases,
     union_concepts,
@@ -159,7 +158,7 @@ def test_a_domain_without_cases_is_refused(cases):
 def test_labels_are_exact_in_ras_order_whichever_way_the_file_runs(data, cases):
     space = data.spaces[0]
     flipped = next(c for c in cases if c.id == "torso_b")
-    assert nib.aff2axcodes(nib.load(flipped.label).affine)[0] == "L"
+    assert nib.aff2axcodes(nib.load(flipped.masks[""]).affine)[0] == "L"
     case = load_case(flipped, space, with_body=False)
     expected = torso_labels((26, 25, 24), shift=0.03)
     raw = {1: "spleen", 2: "kidney.right", 3: "kidney.left", 5: "liver", 29: "vertebra.l3"}
@@ -194,10 +193,30 @@ def test_a_list_may_name_values_that_the_mask_lacks(data, cases):
 
 
 def test_scans_are_read_as_they_are(folder, cases):
-    path = next(c for c in cases if c.id == "voxelmorph_test_scan").image
-    data, spacing = read_ras(path)
-    np.testing.assert_array_equal(data[0].numpy(), nib.load(path).get_fdata(dtype=np.float32))
-    assert spacing == pytest.approx((4.0, 4.5, 5.0))
+    case = next(c for c in cases if c.id == "voxelmorph_test_scan")
+    space = domain_space(HEAD, [case], load_tree())
+    read = load_case(case, space, with_body=False)
+    stored = nib.load(case.image).get_fdata(dtype=np.float32)
+    np.testing.assert_array_equal(read.image[0].numpy(), stored)
+    assert read.spacing_mm == pytest.approx((4.0, 4.5, 5.0))
+
+
+def test_a_mask_that_does_not_lie_on_its_scan_is_refused(folder, cases):
+    case = next(c for c in cases if c.id == "voxelmorph_test_scan")
+    other = next(c for c in cases if c.id == "synthseg_02")
+    space = domain_space(HEAD, [case], load_tree())
+    with pytest.raises(InputError, match=r"E321.*synthseg_02.*grid of its scan"):
+        load_case(dataclasses.replace(case, masks=other.masks), space, with_body=False)
+
+
+def test_a_concept_whose_every_voxel_is_named_more_closely_is_not_learned_as_absent(cases):
+    case = next(c for c in cases if c.id == "synthseg_01")
+    labels = {v: (*concepts, "brain") for v, concepts in case.labels.items()}
+    case = dataclasses.replace(case, labels=labels, annotated=(*case.annotated, "brain"))
+    space = LabelSpace(tuple(i for i in load_tree().ids if i in case.concepts), load_tree())
+    read = load_case(case, space, with_body=False)
+    assert not read.known[space.index["brain"]]
+    assert read.known.sum() == len(space.concepts) - 1
 
 
 def test_a_loader_yields_the_batches_of_its_epoch(data):

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from textseg import __version__
-from textseg.cli import concepts, evaluate, models, predict, resolve, train
+from textseg.cli import concepts, data, evaluate, models, predict, resolve, train
 from textseg.cli.terminal import UsageError, say
 from textseg.errors import ResourceError, TextsegError
 
@@ -45,6 +45,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("resolve")(resolve.resolve)
 app.add_typer(concepts.app, name="concepts")
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("fit", context_settings={**_PASSED_ON, "help_option_names": []})(train.fit)
 _AFTER_STAGE = {**_PASSED_ON, "allow_interspersed_args": False}

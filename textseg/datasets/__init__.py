@@ -1,16 +1,28 @@
 """Data sets: what is true of each, which cases there are, and one label space over them all."""
 
-from textseg.datasets.cases import Case, load_cases
+from textseg.datasets.cases import Case, find_cases, load_cases
+from textseg.datasets.label_map import LabelledCase, read_label_map
 from textseg.datasets.label_space import LabelSpace, concept_values, contained
-from textseg.datasets.registry import load_registry
+from textseg.datasets.registry import load_registry, registered
+from textseg.datasets.sources import cases_of, find_dataset
 from textseg.datasets.spec import DatasetSpec
+from textseg.datasets.summary import RegistrySummary, class_names, summarise
 
 __all__ = [
     "Case",
     "DatasetSpec",
     "LabelSpace",
+    "LabelledCase",
+    "RegistrySummary",
+    "cases_of",
+    "class_names",
     "concept_values",
     "contained",
+    "find_cases",
+    "find_dataset",
     "load_cases",
     "load_registry",
+    "read_label_map",
+    "registered",
+    "summarise",
 ]

@@ -1,4 +1,4 @@
-"""Reads a case list: which scans there are, and what the values of their masks mean."""
+"""Which scans there are, by a case list or in a data set's folder, and what their masks mean."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from textseg.datasets.layouts.found import Holds
 from textseg.datasets.registry import load_registry
 from textseg.datasets.spec import DatasetSpec, ModalityName
 from textseg.errors import ModelError
+from textseg.imaging import Volume, read_volume
 
 Split = Literal["train", "val", "demo"]
 
@@ -28,15 +30,20 @@ class Case:
         split: ``train``, ``val`` (never trained on) or ``demo`` (no labels).
         modality: Modality of the scan, or the one the label map was made for.
         sequence: MR sequence such as ``T1`` or ``FLAIR``, empty where unknown.
-        image: The scan, None for a label map alone.
-        label: The mask, None for a scan without labels.
-        labels: Raw mask value to concept id, for the values this mask holds.
-        unnamed: Values this mask holds that name no concept.
+        image: The scan, a file or a folder of slices; None for a label map alone.
+        masks: Files of the mask; the key is the structure a file shows, or "" for a file that holds
+            several. Empty for a scan without labels.
+        holds: How the masks tell structures apart.
+        labels: What the masks call a structure (a value, or a name) to the concepts it belongs to,
+            for what they hold, or may hold where nobody has looked yet.
+        unnamed: What they hold besides, which names no concept.
         annotated: Concepts the data set labels, whether or not they are in this scan.
         complete: The annotated concepts whose absence here means they are not in the scan.
-        shape: Voxels along X Y Z.
-        spacing_mm: Voxel size along X Y Z.
         licence: Licence of this case.
+        volume_index: Which volume of a scan file that holds several.
+        series: Which DICOM series of a scan folder that holds several.
+        own_grid: Whether the mask lies on another grid than the scan.
+        head_first: Whether the first PNG slice of a mask is the highest in the body.
     """
 
     id: str
@@ -45,23 +52,86 @@ class Case:
     modality: ModalityName
     sequence: str
     image: Path | None
-    label: Path | None
-    labels: Mapping[int, str]
-    unnamed: tuple[int, ...]
+    masks: Mapping[str, Path]
+    holds: Holds
+    labels: Mapping[Any, tuple[str, ...]]
+    unnamed: tuple[Any, ...]
     annotated: tuple[str, ...]
     complete: frozenset[str]
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
     licence: str
+    volume_index: int | None = None
+    series: str | None = None
+    own_grid: bool = False
+    head_first: bool = False
 
     @property
     def concepts(self) -> tuple[str, ...]:
-        """Concepts that have voxels in this mask, in the order of the values."""
-        return tuple(dict.fromkeys(self.labels[value] for value in sorted(self.labels)))
+        """Concepts that have a label in this mask, in the order of the labels."""
+        return tuple(dict.fromkeys(i for concepts in self.labels.values() for i in concepts))
 
-    def values(self, concept_id: str) -> tuple[int, ...]:
-        """Raw values of this mask that carry the concept's own label."""
-        return tuple(value for value, i in sorted(self.labels.items()) if i == concept_id)
+    def values(self, concept_id: str) -> tuple[Any, ...]:
+        """What this mask calls the concept itself, without its parts and what it contains."""
+        return tuple(key for key, concepts in self.labels.items() if concept_id in concepts)
+
+    def read_image(self) -> Volume:
+        """The scan.
+
+        Raises:
+            InputError: It cannot be read or trusted.
+        """
+        assert self.image is not None
+        return read_volume(
+            self.image,
+            modality=self.modality,
+            volume_index=self.volume_index,
+            series=self.series,
+        )
+
+
+def find_cases(spec: DatasetSpec, root: Path) -> tuple[Case, ...]:
+    """Every labelled scan of a data set in its folder, all in the training split.
+
+    Their labels are all those of the data set; ``read_label_map`` tells which a mask holds.
+
+    Raises:
+        ModelError: E406, the folder is missing or holds no case of this layout.
+    """
+    if spec.layout is None:
+        raise ModelError(f"{spec.name} has no layout; it comes by a case list.", code="E406")
+    if not root.is_dir():
+        raise ModelError("is no folder", code="E406", path=root)
+    named = {key: concepts for key, concepts in spec.labels.items() if concepts}
+    found = spec.layout.find(root, [str(key) for key in spec.labels])
+    if not found:
+        raise ModelError(
+            f"holds no scan with a mask as {spec.name} lies on disk.",
+            code="E406",
+            path=root,
+            remedy=f"Compare it with `textseg data show {spec.name}`.",
+        )
+    several = len({one.sequence for one in found}) > 1
+    return tuple(
+        Case(
+            id=f"{one.id}-{one.sequence}" if several else one.id,
+            dataset=spec.name,
+            split="train",
+            modality=spec.modalities[0],
+            sequence=one.sequence,
+            image=one.image,
+            masks=MappingProxyType(dict(one.masks)),
+            holds=spec.layout.holds,
+            labels=MappingProxyType(named),
+            unnamed=tuple(key for key, concepts in spec.labels.items() if not concepts),
+            annotated=spec.concepts,
+            complete=frozenset(spec.complete_concepts),
+            licence=spec.licence,
+            volume_index=one.volume_index,
+            series=one.series,
+            own_grid=getattr(spec.layout, "own_grid", False),
+            head_first=getattr(spec.layout, "head_first", False),
+        )
+        for one in found
+    )
 
 
 class _Entry(BaseModel):
@@ -72,12 +142,11 @@ class _Entry(BaseModel):
     id: str = Field(min_length=1)
     split: Split
     modality: str = Field(min_length=2)
+    dataset: str = ""
     image: str | None
     label: str | None
-    labels: dict[int, str] = {}
+    labels: dict[int, Any] = {}
     unnamed_values: list[int] | None = None
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
     licence: str = ""
 
 
@@ -133,9 +202,9 @@ def _case(entry: _Entry, manifest: Path, registry: Mapping[str, DatasetSpec]) ->
     first = entry.image or entry.label
     if first is None:
         raise _bad(f"case {entry.id!r} has neither image nor label.", manifest)
-    spec = _spec(PurePosixPath(first).parts[0], entry.id, manifest, registry)
+    spec = _spec(entry, PurePosixPath(first).parts[0], manifest, registry)
     modality, sequence = _modality(entry, spec, manifest)
-    labels = {v: i for v in sorted(entry.labels) if (i := spec.labels.get(v)) is not None}
+    labels = {v: concepts for v in sorted(entry.labels) if (concepts := spec.labels.get(v))}
     unnamed = {v for v in entry.labels if v not in labels} | set(entry.unnamed_values or ())
     return Case(
         id=entry.id,
@@ -144,13 +213,12 @@ def _case(entry: _Entry, manifest: Path, registry: Mapping[str, DatasetSpec]) ->
         modality=modality,
         sequence=sequence,
         image=image,
-        label=label,
+        masks=MappingProxyType({} if label is None else {"": label}),
+        holds="values",
         labels=MappingProxyType(labels),
         unnamed=tuple(sorted(unnamed)),
         annotated=spec.concepts if label is not None else (),
         complete=frozenset(spec.complete_concepts if label is not None else ()),
-        shape=entry.shape,
-        spacing_mm=entry.spacing,
         licence=entry.licence or spec.licence,
     )
 
@@ -169,16 +237,20 @@ def _file(name: str | None, case_id: str, manifest: Path) -> Path | None:
 
 
 def _spec(
-    folder: str, case_id: str, manifest: Path, registry: Mapping[str, DatasetSpec]
+    entry: _Entry, folder: str, manifest: Path, registry: Mapping[str, DatasetSpec]
 ) -> DatasetSpec:
-    """The one data set that covers a case."""
-    found = [spec for spec in registry.values() if spec.covers(folder, case_id)]
+    """The data set a case names, or the one that covers it."""
+    if entry.dataset:
+        if entry.dataset not in registry:
+            raise _bad(f"case {entry.id!r}: there is no data set {entry.dataset!r}.", manifest)
+        return registry[entry.dataset]
+    found = [spec for spec in registry.values() if spec.covers(folder, entry.id)]
     if len(found) != 1:
         names = ", ".join(spec.name for spec in found) or "no data set"
         raise _bad(
-            f"case {case_id!r} in {folder!r} belongs to {names} of the registry.",
+            f"case {entry.id!r} in {folder!r} belongs to {names} of the registry.",
             manifest,
-            remedy="Exactly one entry of datasets_registry/ must cover it.",
+            remedy='Give it a "dataset", the name of an entry of datasets_registry/.',
         )
     return found[0]
 
@@ -186,12 +258,12 @@ def _spec(
 def _modality(entry: _Entry, spec: DatasetSpec, manifest: Path) -> tuple[ModalityName, str]:
     """Modality and sequence of texts such as ``CT``, ``MR-T1`` and ``MR (label map only)``."""
     name, _, sequence = entry.modality.partition(" (")[0].partition("-")
-    known = {m for m in get_args(ModalityName) if m == name.lower()}
-    for modality in known & set(spec.modality):
-        return modality, sequence
+    for modality in spec.modalities:
+        if modality == name.lower():
+            return modality, sequence
     raise _bad(
         f"case {entry.id!r}: modality {entry.modality!r} is not one of {spec.name}'s "
-        f"({', '.join(spec.modality)}).",
+        f"({', '.join(spec.modalities)}).",
         manifest,
     )
 

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from textseg.datasets.cases import Case
 from textseg.errors import ModelError
@@ -52,8 +50,8 @@ class LabelSpace:
         """Place of each concept."""
         return MappingProxyType({concept: k for k, concept in enumerate(self.concepts)})
 
-    def values(self, case: Case) -> dict[str, tuple[int, ...]]:
-        """Raw values whose union is the concept, for every concept the mask speaks about.
+    def values(self, case: Case) -> dict[str, tuple[Any, ...]]:
+        """Labels whose union is the concept, for every concept the mask speaks about.
 
         An empty tuple means that the concept is truly absent. Concepts the mask says nothing about
         are not among the keys: for them every voxel is unknown, not background.
@@ -61,28 +59,17 @@ class LabelSpace:
         found = ((c, concept_values(c, case, tree=self.tree)) for c in self.concepts)
         return {concept: values for concept, values in found if values is not None}
 
-    def own_indices(self, case: Case) -> NDArray[np.int32]:
-        """Index of the concept each raw value was labelled as; -1 for background and unnamed.
 
-        The array is indexed by the raw value and is one longer than the largest value.
-        """
-        highest = max((*case.labels, *case.unnamed), default=0)
-        table = np.full(highest + 1, -1, dtype=np.int32)
-        for value, concept in case.labels.items():
-            table[value] = self.index.get(concept, -1)
-        return table
-
-
-def concept_values(concept_id: str, case: Case, *, tree: KnowledgeTree) -> tuple[int, ...] | None:
-    """Raw values of a case's mask whose union is the concept.
+def concept_values(concept_id: str, case: Case, *, tree: KnowledgeTree) -> tuple[Any, ...] | None:
+    """Labels of a case's mask whose union is the concept.
 
     Combines the concept's own label or the labels of a complete partition with those of the
     structures it contains.
 
     Returns:
-        The values; empty if the concept is truly absent; None if the mask does not tell, which is
-        so when the concept cannot be expressed by annotated ones, and when a part of it has no
-        voxels although its annotation is not complete.
+        The labels, in the order of the case; empty if the concept is truly absent; None if the mask
+        does not tell, which is so when the concept cannot be expressed by annotated ones, and when
+        a part of it has no voxels although its annotation is not complete.
     """
     leaves = tree.leaves(concept_id, case.annotated)
     if not leaves:
@@ -91,7 +78,8 @@ def concept_values(concept_id: str, case: Case, *, tree: KnowledgeTree) -> tuple
     if any(not v and leaf not in case.complete for leaf, v in zip(leaves, values, strict=True)):
         return None
     inside = (case.values(i) for i in contained(concept_id, tree=tree))
-    return tuple(sorted({value for group in (*values, *inside) for value in group}))
+    members = {value for group in (*values, *inside) for value in group}
+    return tuple(value for value in case.labels if value in members)
 
 
 def contained(concept_id: str, *, tree: KnowledgeTree) -> tuple[str, ...]:

@@ -15,20 +15,34 @@ from textseg.errors import ModelError
 from textseg.knowledge import KnowledgeTree, load_tree
 from textseg.resources import data_folder
 
+SAMPLES = "samples"
+"""Folder within the registry of small samples that only come by a case list."""
+
 
 @cache
 def load_registry(folder: Path | None = None) -> Mapping[str, DatasetSpec]:
-    """Every data set by name, by default those that come with textseg.
+    """Every data set and every sample by name, by default those that come with textseg.
 
     Raises:
-        ModelError: A file that is not a data set, or a label whose concept the tree lacks.
+        ModelError: E404, a file that is not a data set, a label whose concept the tree lacks, a
+            derived concept that the tree does not make of the labelled ones, or a name given twice.
     """
     folder = folder or data_folder("datasets_registry")
-    paths = sorted(folder.glob("*.yaml"))
+    paths = [*sorted(folder.glob("*.yaml")), *sorted((folder / SAMPLES).glob("*.yaml"))]
     if not paths:
         raise ModelError("no *.yaml file in this folder", code="E404", path=folder)
     tree = load_tree()
-    return MappingProxyType({path.stem: read_spec(path, tree) for path in paths})
+    specs: dict[str, DatasetSpec] = {}
+    for path in paths:
+        if path.stem in specs:
+            raise ModelError("is the name of another entry, too", code="E404", path=path)
+        specs[path.stem] = read_spec(path, tree)
+    return MappingProxyType(specs)
+
+
+def registered(registry: Mapping[str, DatasetSpec]) -> Mapping[str, DatasetSpec]:
+    """The data sets of a registry without the samples."""
+    return {name: spec for name, spec in registry.items() if spec.layout is not None}
 
 
 def read_spec(path: Path, tree: KnowledgeTree) -> DatasetSpec:
@@ -47,12 +61,19 @@ def read_spec(path: Path, tree: KnowledgeTree) -> DatasetSpec:
             path=path,
             remedy="Name the file after the data set.",
         )
-    if missing := [i for i in spec.concepts if i not in tree]:
+    if missing := [i for i in (*spec.concepts, *spec.derived) if i not in tree]:
         raise ModelError(
             f"labels name concepts that the knowledge tree lacks: {', '.join(missing)}.",
             code="E404",
             path=path,
             remedy="Correct the ids, or add the concepts to knowledge_tree/.",
+        )
+    if lost := [i for i in spec.derived if not tree.leaves(i, spec.concepts)]:
+        raise ModelError(
+            f"derived names concepts that the tree cannot make of the labels: {', '.join(lost)}.",
+            code="E404",
+            path=path,
+            remedy="List them under each label that belongs to them.",
         )
     return spec
 

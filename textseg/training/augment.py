@@ -20,6 +20,8 @@ class GeometryConfig:
         stretch: Largest additional scale of each axis, as a fraction.
         elastic_mm: Standard deviation of the displacement of control points.
         elastic_spacing_mm: Distance between control points.
+        slab: Probability that the scan ends before the crop does, as a scan of few slices does.
+        slab_mm: Least and largest thickness of such a scan.
     """
 
     rotation_deg: float = 12.0
@@ -27,6 +29,8 @@ class GeometryConfig:
     stretch: float = 0.1
     elastic_mm: float = 5.0
     elastic_spacing_mm: float = 45.0
+    slab: float = 0.0
+    slab_mm: tuple[float, float] = (40.0, 160.0)
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,29 @@ def thicken(image: Tensor, factor: float, generator: Generator) -> Tensor:
     coarse[axis] = max(2, round(size[axis] / factor))
     thick = functional.adaptive_avg_pool3d(image[None], (coarse[0], coarse[1], coarse[2]))
     return functional.interpolate(thick, size=size, mode="trilinear", align_corners=False)[0]
+
+
+def cut_slab(
+    image: Tensor, labels: Tensor, *, voxels: int, axis: int, outside: int
+) -> tuple[Tensor, Tensor]:
+    """The middle of a crop, padded as inference pads a scan that is shorter than its window.
+
+    Args:
+        image: ``1 X Y Z``.
+        labels: ``X Y Z``.
+        voxels: How many to keep along the axis.
+        axis: 0, 1 or 2.
+        outside: Label of the voxels that are not scanned.
+    """
+    length = labels.shape[axis]
+    start = (length - voxels) // 2
+    if start < 1:
+        return image, labels
+    place = torch.arange(length)
+    kept = (place >= start) & (place < start + voxels)
+    kept = kept.view([-1 if i == axis else 1 for i in range(3)])
+    lowest = image.narrow(axis + 1, start, voxels).min()
+    return torch.where(kept, image, lowest), torch.where(kept, labels, outside)
 
 
 def change_contrast(image: Tensor, config: QualityConfig, generator: Generator) -> Tensor:

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from textseg.datasets import Case, LabelSpace, load_cases
-from textseg.errors import ModelError
-from textseg.imaging import Grid, plan_grid, read_volume, to_grid
+from textseg.datasets import Case, LabelSpace, load_cases, read_label_map
+from textseg.datasets.label_map import MAX_SHIFT_MM
+from textseg.errors import InputError, ModelError
+from textseg.imaging import Geometry, Grid, Source, Volume, plan_grid, to_grid
 from textseg.knowledge import Concept, KnowledgeTree, load_tree
 from textseg.network.queries import TextVectors, build_queries
 from textseg.training.body import body_distances
@@ -130,7 +133,7 @@ def validation_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
     scored = [c for c in cases if c.split == "val" and c.dataset in domain.validation]
     labelled = labelled_cases(domain, cases)
     scored += [case for i, case in enumerate(labelled) if held_out(domain, i)]
-    return [case for case in scored if case.image is not None and case.label is not None]
+    return [case for case in scored if case.image is not None and case.masks]
 
 
 def labelled_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
@@ -138,7 +141,7 @@ def labelled_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
     return [
         case
         for case in cases
-        if case.dataset in domain.datasets and case.label is not None and case.split == "train"
+        if case.dataset in domain.datasets and case.masks and case.split == "train"
     ]
 
 
@@ -207,40 +210,49 @@ def load_case(case: Case, space: LabelSpace, *, with_body: bool) -> TrainingCase
     """A case in memory, in RAS axis order.
 
     Values that name a concept outside the space are ignored by the losses, because a concept of
-    the space may contain them; unnamed values become extra tissues for synthesis.
+    the space may contain them; unnamed values become extra tissues for synthesis. A voxel that
+    belongs to several concepts is labelled as the one with the fewest values.
+
+    Raises:
+        InputError: A file is damaged, or scan and mask do not share a grid (E321).
     """
-    assert case.label is not None
-    raw, spacing = read_ras(case.label)
-    values = space.values(case)
-    highest = max(int(raw.max()), *case.labels, *case.unnamed)
-    table = torch.zeros(highest + 1, dtype=torch.int16)
-    for value in case.labels:
+    scan = case.read_image() if case.image is not None else None
+    seen, mask = read_label_map(case, scan=None if scan is None else scan.geometry)
+    if scan is not None and not mask.geometry.matches(scan.geometry, tolerance_mm=MAX_SHIFT_MM):
+        raise InputError("does not lie on the grid of its scan.", code="E321", path=mask.path)
+    values = space.values(seen)
+    table = torch.zeros(int(mask.values.max()) + 1, dtype=torch.int16)
+    for value in seen.labels:
         table[value] = IGNORE
-    for offset, value in enumerate(case.unnamed, start=1):
+    for offset, value in enumerate(seen.unnamed, start=1):
         table[value] = len(space.concepts) + offset
     by_size = sorted(values.items(), key=lambda item: -len(item[1]))
     for concept, members in by_size:
         for value in members:
             table[value] = space.index[concept] + 1
+    own = set(table.tolist())
+    known = [
+        concept in values and (not values[concept] or space.index[concept] + 1 in own)
+        for concept in space.concepts
+    ]
+    raw, spacing = in_ras(mask.values.astype(np.float32), mask.geometry)
     labels = table[raw[0].long()]
-    image = None
-    if case.image is not None:
-        image, _ = read_ras(case.image)
     return TrainingCase(
         id=case.id,
         labels=labels,
-        known=torch.tensor([concept in values for concept in space.concepts]),
+        known=torch.tensor(known),
         spacing_mm=spacing,
-        image=image,
+        image=None if scan is None else in_ras(scan.data[0], scan.geometry)[0],
         distances=body_distances(labels, spacing).half() if with_body else None,
     )
 
 
-def read_ras(path: Path) -> tuple[Tensor, tuple[float, float, float]]:
+def in_ras(
+    data: NDArray[np.float32], geometry: Geometry
+) -> tuple[Tensor, tuple[float, float, float]]:
     """A scan or mask ``1 X Y Z`` in RAS axis order at its own spacing, and that spacing."""
-    volume = read_volume(path)
-    probe = plan_grid(volume.geometry, Grid((1.0, 1.0, 1.0)))
-    spacing = volume.geometry.spacing_mm
-    x, y, z = (spacing[axis] for axis in probe.permutation)
-    data, _ = to_grid(volume, Grid((x, y, z)))
-    return data, (x, y, z)
+    volume = Volume(data[None], geometry, None, Source(None, "array"))
+    probe = plan_grid(geometry, Grid((1.0, 1.0, 1.0)))
+    x, y, z = (geometry.spacing_mm[axis] for axis in probe.permutation)
+    turned, _ = to_grid(volume, Grid((x, y, z)))
+    return turned, (x, y, z)

@@ -20,8 +20,10 @@ from textseg.training.augment import (
     chance,
     change_contrast,
     crop_coordinates,
+    cut_slab,
     degrade,
     sample_at,
+    uniform,
 )
 from textseg.training.synthesis import AIR_HU, draw_mr_means, synthesise_ct, synthesise_mr
 from textseg.training.torso_mr import torso_mr
@@ -47,7 +49,8 @@ class DomainConfig:
         random_contrast: Probability of MR-like contrast (as modality ``mr``) in a CT domain.
         strip: Probability that unnamed tissues around the structures are removed.
         negatives: Other domains whose scans show none of this domain's concepts.
-        negative_share: Part of the MR batches that show such a scan.
+        negative_share: Part of the MR batches that show such a scan, half of them as that domain's
+            own modality looks.
         mirror: Probability of mirroring left and right.
         hold_out_every: Keep every n-th labelled case for validation; 0 keeps none.
         validation: Registry names of data sets whose ``val`` cases are scored during training.
@@ -166,10 +169,11 @@ class DomainSampler:
         source = self
         if others and modality == "mr" and chance(config.negative_share, generator):
             source = others[int(torch.randint(len(others), (), generator=generator))]
-        crops = [source._crop(modality, generator, grid=config) for _ in range(config.batch)]
+        look = source.config.modality if source is not self and chance(0.5, generator) else modality
+        crops = [source._crop(look, generator, grid=config) for _ in range(config.batch)]
         images, labels, known = (torch.stack(parts) for parts in zip(*crops, strict=True))
         if source is not self:
-            labels = torch.zeros_like(labels)
+            labels = torch.where(labels == IGNORE, IGNORE, 0)
             known = torch.ones(config.batch, len(self.concepts), dtype=torch.bool)
         return Batch(number, self.index, modality, images, labels, known)
 
@@ -195,6 +199,12 @@ class DomainSampler:
         else:
             image = self._synthetic_image(case, labels, coordinates, modality, generator)
         labels = torch.where(labels > len(self.concepts), 0, labels)
+        if chance(grid.geometry.slab, generator):
+            thickness = uniform(*grid.geometry.slab_mm, generator) / grid.spacing_mm
+            axis = 2 if chance(0.7, generator) else int(torch.randint(2, (), generator=generator))
+            image, labels = cut_slab(
+                image, labels, voxels=max(1, round(thickness)), axis=axis, outside=IGNORE
+            )
         if chance(self.config.mirror, generator):
             image, labels = image.flip(1), _swap_sides(labels.flip(0), self.swap)
             known = case.known[(self.swap[1:] - 1).clamp(min=0)] & (self.swap[1:] > 0)

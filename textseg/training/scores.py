@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from textseg.datasets import Case, LabelSpace
-from textseg.imaging import Modality, read_volume
+from textseg.datasets import Case, LabelSpace, read_label_map
+from textseg.imaging import Modality
 from textseg.knowledge import Concept, KnowledgeTree
 from textseg.network.weights import ModelManifest
 from textseg.outputs.segmentation import Segmentation
@@ -120,16 +120,15 @@ def score_scan(
     segmenter: ScanSegmenter, case: Case, space: LabelSpace, *, domain: str
 ) -> CaseScore:
     """Scores of one labelled scan."""
-    assert case.image is not None
-    assert case.label is not None
-    values = space.values(case)
+    scan = case.read_image()
+    seen, labels = read_label_map(case, scan=scan.geometry)
+    values = space.values(seen)
     prompts = {concept: _prompt(segmenter, concept) for concept in values}
-    result = segmenter(case.image, list(prompts.values()), modality=case.modality)
-    reference = read_volume(case.label, modality="mr").data[0]
+    result = segmenter(scan, list(prompts.values()), modality=case.modality)
     structures, absent = [], []
     for concept, raw in values.items():
         if raw:
-            mask = np.isin(reference, raw)
+            mask = np.isin(labels.values, raw)
             structures.append(
                 _structure_score(result, prompts[concept], segmenter.tree[concept], mask)
             )

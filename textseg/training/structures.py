@@ -13,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textseg.errors import InputError
-from textseg.imaging import gate
-from textseg.imaging.readers import READERS
-from textseg.imaging.stream import ByteStream
+from textseg.imaging.labels import Labels, read_labels
 from textseg.imaging.volume import Geometry
 from textseg.outputs.formats import FORMATS
 from textseg.outputs.manifest import MANIFEST_NAME, read_manifest
 
 __all__ = [
-    "LabelMap",
     "LabelNames",
     "Part",
     "Parts",
@@ -34,8 +31,6 @@ Mask: TypeAlias = NDArray[np.bool_]
 LabelNames: TypeAlias = Mapping[str, int | Sequence[int]]
 
 _MASK_SUFFIXES = (*(entry.suffix for entry in FORMATS.values()), ".mhd", ".mgz", ".mgh")
-# a float32 reader keeps whole numbers apart up to here
-_LARGEST_LABEL = 2**24
 
 
 def read_label_names(path: Path) -> dict[str, tuple[int, ...]]:
@@ -63,19 +58,6 @@ def _name_and_values(key: str, value: Any) -> tuple[str, tuple[int, ...]]:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelMap:
-    """Whole-number voxels on a grid."""
-
-    path: Path
-    values: NDArray[np.int32]
-    geometry: Geometry
-
-    def present(self) -> tuple[int, ...]:
-        """The values above zero that occur."""
-        return tuple(int(value) for value in np.unique(self.values) if value)
-
-
-@dataclass(frozen=True, eq=False)
 class Part:
     """One structure of one side, read when its turn comes.
 
@@ -89,7 +71,7 @@ class Part:
 
     path: Path | None
     labels: tuple[int, ...] | None = None
-    source: LabelMap | None = None
+    source: Labels | None = None
     status: str = "ok"
     may_be_absent: bool = False
     aliases: tuple[str, ...] = ()
@@ -98,7 +80,7 @@ class Part:
         """The mask and its grid; None for a structure that was not predicted."""
         if self.path is None:
             return None
-        source = self.source or _read_label_map(self.path)
+        source = self.source or read_labels(self.path)
         if self.labels is None:
             return source.values != 0, source.geometry
         return np.isin(source.values, self.labels), source.geometry
@@ -136,7 +118,7 @@ def _cases_by_file(
 
 def _parts_of_files(pred: Path, ref: Path, names: LabelNames | None) -> tuple[Parts, Parts]:
     """The parts of two files: by name, else by value, else (one value each) the whole masks."""
-    maps = _read_label_map(pred), _read_label_map(ref)
+    maps = read_labels(pred), read_labels(ref)
     if names is not None:
         return _named_parts(maps[0], names), _named_parts(maps[1], names)
     present = [entry.present() for entry in maps]
@@ -150,7 +132,7 @@ def _parts_of_files(pred: Path, ref: Path, names: LabelNames | None) -> tuple[Pa
 def _parts(path: Path, names: LabelNames | None) -> Parts:
     """What one side holds for one scan."""
     if not path.is_dir():
-        entry = _read_label_map(path)
+        entry = read_labels(path)
         if names is None:
             cause = "A label map needs names to be compared with a folder."
             raise InputError(cause, path=path, remedy='Give a JSON table such as {"liver": 5}.')
@@ -168,7 +150,7 @@ def _parts(path: Path, names: LabelNames | None) -> Parts:
     return {stem: Part(file) for stem, file in _mask_files(path).items()}
 
 
-def _named_parts(entry: LabelMap, names: LabelNames) -> Parts:
+def _named_parts(entry: Labels, names: LabelNames) -> Parts:
     parts = {}
     for name, value in names.items():
         labels = (value,) if isinstance(value, int) else tuple(value)
@@ -200,30 +182,6 @@ def pair_parts(left: Parts, right: Parts) -> tuple[list[tuple[str, Part, Part]],
         if not part.may_be_absent
     ]
     return pairs, lonely
-
-
-def _read_label_map(path: Path) -> LabelMap:
-    """A file of whole numbers; unlike a scan it may be constant (an empty mask).
-
-    Raises:
-        InputError: It cannot be read as an image, or holds other numbers.
-    """
-    gate.check_path(path)
-    if path.is_dir():
-        raise InputError("A mask file was expected.", code="E302", path=path)
-    with ByteStream(path) as stream:
-        head = stream.peek(1024)
-    reader = next((entry for entry in READERS if entry.recognises(head)), None)
-    if reader is None:
-        raise InputError("is not a mask in a format textseg reads.", code="E305", path=path)
-    decoded = reader.read(path, gate.Request())
-    # NaN is no label either: half a label makes it fail the test for whole numbers
-    values = np.nan_to_num(decoded.data, nan=0.5)
-    if not np.array_equal(values, np.floor(values)) or np.abs(values).max() >= _LARGEST_LABEL:
-        cause = "holds numbers that are no labels (not whole, or beyond 16 million)."
-        raise InputError(cause, path=path, remedy="Give a mask or a label map.")
-    x, y, z = values.shape
-    return LabelMap(path, values.astype(np.int32), Geometry((x, y, z), decoded.affine))
 
 
 def _mask_files(folder: Path) -> dict[str, Path]:

@@ -10,13 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from textseg.datasets import Case, LabelSpace
+from textseg.datasets import Case, LabelSpace, read_label_map
 from textseg.imaging import (
     Grid,
     GridTransform,
     body_mask,
     normalise_intensity,
-    read_volume,
     to_grid,
 )
 from textseg.inference import segment_windows
@@ -43,7 +42,7 @@ class ValidationCase:
     image: Tensor
     body: Tensor
     transform: GridTransform
-    reference: npt.NDArray[np.int16]
+    reference: npt.NDArray[np.int32]
     values: Mapping[int, tuple[int, ...]]
 
 
@@ -51,19 +50,17 @@ def load_validation_case(
     case: Case, space: LabelSpace, *, domain: int, spacing_mm: float
 ) -> ValidationCase:
     """A case with every concept of the space that its mask holds."""
-    assert case.image is not None
-    assert case.label is not None
-    volume = read_volume(case.image, modality=case.modality)
+    volume = case.read_image()
     data, transform = to_grid(volume, Grid((spacing_mm,) * 3))
-    reference = read_volume(case.label, modality="mr").data[0].astype(np.int16)
-    values = {space.index[c]: v for c, v in space.values(case).items() if v}
+    seen, mask = read_label_map(case, scan=volume.geometry)
+    values = {space.index[c]: v for c, v in space.values(seen).items() if v}
     return ValidationCase(
         id=case.id,
         domain=domain,
         image=normalise_intensity(data, case.modality),
         body=body_mask(data, case.modality),
         transform=transform,
-        reference=reference,
+        reference=mask.values,
         values=values,
     )
 

@@ -17,6 +17,11 @@ from textseg.imaging.readers.detached import ras_affine
 from textseg.imaging.stream import truncated, unreadable
 from textseg.imaging.volume import Modality, Source
 
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+"""Class of objects that hold masks, not images (SEG)."""
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+"""Class of objects that hold contours (RTSTRUCT)."""
+
 _MODALITIES: tuple[tuple[str, Modality], ...] = (("CT", "ct"), ("MR", "mr"), ("PT", "pet"))
 _MAX_FILES = 50_000
 _MAX_TILT_DEGREES = 0.5
@@ -95,6 +100,24 @@ def read_folder(path: Path, request: gate.Request) -> Decoded:
     )
 
 
+def read_headers(folder: Path, tags: Sequence[str]) -> Iterator[tuple[Path, Any]]:
+    """Every DICOM file below a folder with these elements of its header, images or not.
+
+    Raises:
+        InputError: A file cannot be read.
+        ModelError: E403, pydicom is not installed.
+    """
+    pydicom = _pydicom()
+    for path in _files(folder):
+        if recognises(_head(path)):
+            yield (
+                path,
+                pydicom.dcmread(
+                    path, stop_before_pixels=True, specific_tags=list(tags), force=True
+                ),
+            )
+
+
 def _pydicom() -> Any:
     try:
         import pydicom
@@ -164,6 +187,8 @@ def _described(path: Path) -> _Slice | None:
         header = pydicom.dcmread(
             path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True
         )
+        if header.get("SOPClassUID") == SEGMENTATION:
+            return None
         frames = int(header.get("NumberOfFrames") or 1)
         if frames == 1 and header.get("ImagePositionPatient") is None:
             return None
