@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from textseg.datasets import Case, LabelSpace
+from textseg.imaging import intensity_scale
+from textseg.knowledge import load_tree
 from textseg.network.backbones import BackboneConfig
 from textseg.network.model import NetworkConfig, PromptedSegmenter
 from textseg.network.queries import query_features
 from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
 from textseg.network.weights import Domain, ModelManifest, save_model
 from textseg.training.augment import GeometryConfig, QualityConfig
+from textseg.training.domain_labels import DomainLabels
 from textseg.training.sampling import DomainConfig
+from textseg.training.training_case import TrainingCase
 
 TINY_ENCODER = TextEncoderConfig(rows=997, width=12, hidden=24, features=20)
 TINY_QUERY = query_features(TINY_ENCODER.features)
@@ -194,6 +199,43 @@ def write_case_list(folder: Path) -> Path:
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps(entries), encoding="utf-8")
     return manifest
+
+
+def apart(concepts: Sequence[str]) -> DomainLabels:
+    """Labels of masks that name each of these concepts apart, in this order."""
+    space = LabelSpace(tuple(concepts), load_tree())
+    case = Case(
+        id="",
+        dataset="",
+        split="train",
+        modality="mr",
+        sequence="",
+        image=None,
+        masks={},
+        holds="values",
+        labels={value: (concept,) for value, concept in enumerate(concepts, start=1)},
+        unnamed=(),
+        annotated=tuple(concepts),
+        complete=frozenset(concepts),
+        licence="",
+    )
+    return DomainLabels.of([case], space)
+
+
+def training_case(labels: torch.Tensor, *, count: int, **about: Any) -> TrainingCase:
+    """A case in memory whose values are its labels plus one, for labels from IGNORE to any."""
+    values = labels.numpy().astype(np.int32) + 1
+    image = about.pop("image", None)
+    table = torch.arange(-1, int(values.max()), dtype=torch.int16)
+    spots = {k: (labels == k).nonzero() for k in range(1, count + 1) if bool((labels == k).any())}
+    return TrainingCase(
+        values=values,
+        table=table,
+        spots=spots,
+        image=None if image is None else image.numpy(),
+        scale=None if image is None else intensity_scale(image, "mr"),
+        **{"dataset": "none", **about},
+    )
 
 
 def tiny_domains(**changes: Any) -> list[DomainConfig]:

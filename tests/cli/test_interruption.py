@@ -15,8 +15,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from textseg.atomic import PREFIX
 from textseg.cli import main
-from textseg.outputs.atomic import PREFIX
 from textseg.outputs.manifest import MANIFEST_NAME, is_complete
 
 PROMPTS = ["liver", "left kidney", "spleen"]

@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from textseg.atomic import PREFIX
 from textseg.errors import InputError, ResourceError
-from textseg.outputs.atomic import PREFIX
 from textseg.outputs.manifest import is_complete
 from textseg.outputs.segmentation import MaskCache, PromptResult
 

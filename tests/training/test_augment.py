@@ -16,6 +16,7 @@ from textseg.training.augment import (
     blur,
     change_contrast,
     crop_coordinates,
+    cut_slab,
     degrade,
     random_affine,
     sample_at,
@@ -58,7 +59,22 @@ def test_sampling_outside_gives_zero():
         assert not sample_at(field, outside, mode=mode).any()
 
 
-def coordinates(config, *, shape=(4, 6, 5), target=2.0, spacing=(2.0, 2.0, 2.0), seed=0):
+def test_a_slab_is_the_middle_of_a_crop_in_the_dark():
+    image, labels = torch.arange(60.0).view(1, 5, 4, 3), torch.arange(60).view(5, 4, 3)
+    cut, kept = cut_slab(image, labels, voxels=2, axis=0, outside=-1)
+    assert torch.equal(cut[:, 1:3], image[:, 1:3])
+    assert (cut[:, 0] == 12).all()  # the darkest that was scanned
+    assert (cut[:, 3:] == 12).all()
+    assert torch.equal(kept[1:3], labels[1:3])
+    assert (kept[[0, 3, 4]] == -1).all()
+    whole, same = cut_slab(image, labels, voxels=4, axis=1, outside=-1)
+    assert torch.equal(whole, image)
+    assert torch.equal(same, labels)
+
+
+def coordinates(
+    config, *, shape=(4, 6, 5), target=(2.0, 2.0, 2.0), spacing=(2.0, 2.0, 2.0), seed=0
+):
     return crop_coordinates(
         config,
         centre=torch.tensor([3.5, 4.0, 6.0]),
@@ -81,7 +97,7 @@ def test_a_crop_without_deformation_is_a_block_of_voxels_around_the_centre():
 
 
 def test_a_crop_without_deformation_steps_by_the_ratio_of_spacings():
-    found = coordinates(STILL, target=3.0, spacing=(1.5, 2.0, 6.0))
+    found = coordinates(STILL, target=(3.0, 3.0, 3.0), spacing=(1.5, 2.0, 6.0))
     steps = [float(found.diff(dim=axis)[..., axis].mean()) for axis in range(3)]
     assert steps == pytest.approx([2.0, 1.5, 0.5])
 

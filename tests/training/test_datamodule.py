@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import nibabel as nib
 import numpy as np
@@ -10,21 +11,26 @@ import pytest
 import torch
 from fakes import TINY_QUERY, tiny_domains, torso_labels, write_case_list, write_model
 
-from textseg.datasets import LabelSpace, load_cases
+from textseg.datasets import load_cases, load_registry
+from textseg.datasets.prepare import PrepareConfig, prepare
 from textseg.errors import InputError, ModelError
 from textseg.knowledge import load_tree
 from textseg.training.datamodule import (
     MixtureDataModule,
     domain_space,
-    load_case,
-    side_swap,
     training_cases,
-    union_concepts,
     validation_cases,
 )
-from textseg.training.sampling import IGNORE
+from textseg.training.domain_labels import IGNORE, DomainLabels
+from textseg.training.training_case import load_case
 
 TORSO, HEAD = tiny_domains()
+EVERYTHING = (slice(None), slice(None), slice(None))
+
+
+def whole(case):
+    """All labels of a case."""
+    return case.read_labels(EVERYTHING)
 
 
 @pytest.fixture(scope="module", name="folder")
@@ -55,7 +61,7 @@ def _cases(folder):
 
 
 def test_a_space_holds_what_its_training_cases_hold(data):
-    torso, head = data.spaces
+    torso, head = [labels.space for labels in data.labels]
     assert set(torso.concepts) == {
         "spleen",
         "kidney.right",
@@ -74,25 +80,23 @@ def test_skipped_concepts_leave_the_space(cases):
     mine = training_cases(skipping, cases)
     space = domain_space(skipping, mine, tree)
     assert "liver" not in space.concepts
-    labels = load_case(mine[0], space, with_body=False).labels
+    labels = whole(load_case(mine[0], DomainLabels.of(mine, space)))
     assert (labels == IGNORE).any()  # where the liver is, no other concept may be ruled out
     assert int((labels == IGNORE).sum()) == int((torso_labels() == 5).sum())
 
 
 def test_a_union_joins_exactly_its_members(data):
-    space, prompts = data.spaces[0], data.prompts[0]
-    unions = union_concepts(space)
-    assert "kidney" in unions
-    table = prompts.membership
-    assert table.shape == (len(space.concepts) + len(unions), len(space.concepts) + 1)
+    labels = data.labels[0]
+    table = labels.membership
+    assert table.shape == (len(labels.prompts), len(labels.labels) + 1)
     assert not table[:, 0].any()  # the background belongs to nothing
-    names = [*space.concepts, *unions]
     joined = {
-        name: {space.concepts[i] for i in row[1:].nonzero()[:, 0]}
-        for name, row in zip(names, table, strict=True)
+        prompt: {labels.label_concepts[i] for i in row[1:].nonzero()[:, 0]}
+        for prompt, row in zip(labels.prompts, table, strict=True)
     }
+    unions = labels.prompts[len(labels.space.concepts) :]
     assert joined["kidney"] == {"kidney.left", "kidney.right"}
-    assert all(joined[concept] == {concept} for concept in space.concepts)
+    assert all(joined[concept] == {concept} for concept in labels.space.concepts)
     assert all(len(joined[union]) > 1 for union in unions)
     assert "lung.right" not in unions  # two of its three lobes are not in the space
 
@@ -103,28 +107,8 @@ def test_there_is_a_query_for_every_prompt_and_modality(data):
     assert set(head.queries) == {"mr"}
     for prompts in (torso, head):
         for queries in prompts.queries.values():
-            assert queries.shape == (len(prompts.membership), TINY_QUERY)
+            assert queries.shape == (len(prompts.labels.prompts), TINY_QUERY)
     assert not torch.equal(torso.queries["ct"], torso.queries["mr"])
-
-
-def test_sides_swap_and_come_back(data):
-    for space in data.spaces:
-        swap = side_swap(space)
-        assert swap[0] == 0
-        paired = swap != IGNORE
-        assert torch.equal(swap[swap[paired]], torch.arange(len(swap))[paired])
-        for concept, place in space.index.items():
-            other = swap[place + 1]
-            if space.tree[concept].side is None:
-                assert other == place + 1
-            elif other != IGNORE:
-                assert space.concepts[other - 1] == space.tree.counterpart(concept)
-
-
-def test_a_side_without_counterpart_has_no_label_in_the_mirror(data):
-    space = data.spaces[0]
-    assert side_swap(space)[space.index["lung.middle_lobe.right"] + 1] == IGNORE
-    assert side_swap(space)[space.index["liver"] + 1] == space.index["liver"] + 1
 
 
 def test_validation_cases_are_never_trained_on(data, cases):
@@ -156,67 +140,85 @@ def test_a_domain_without_cases_is_refused(cases):
 
 
 def test_labels_are_exact_in_ras_order_whichever_way_the_file_runs(data, cases):
-    space = data.spaces[0]
+    labels = data.labels[0]
     flipped = next(c for c in cases if c.id == "torso_b")
     assert nib.aff2axcodes(nib.load(flipped.masks[""]).affine)[0] == "L"
-    case = load_case(flipped, space, with_body=False)
+    case = load_case(flipped, labels)
     expected = torso_labels((26, 25, 24), shift=0.03)
     raw = {1: "spleen", 2: "kidney.right", 3: "kidney.left", 5: "liver", 29: "vertebra.l3"}
     for value, concept in raw.items():
-        found = (case.labels == space.index[concept] + 1).numpy()
+        found = (whole(case) == labels.label_concepts.index(concept) + 1).numpy()
         np.testing.assert_array_equal(found, expected == value)
     assert case.spacing_mm == pytest.approx((4.0, 4.5, 5.0))
     assert case.known.all()
+    assert {label: len(places) > 0 for label, places in case.spots.items()} == {
+        labels.label_concepts.index(concept) + 1: True
+        for concept in (*raw.values(), "lung.middle_lobe.right")
+    }
 
 
 def test_what_a_data_set_does_not_label_is_unknown(data, cases):
-    space = data.spaces[1]
-    callosum = space.index["corpus_callosum.central"]
+    labels = data.labels[1]
+    callosum = labels.prompts.index("corpus_callosum.central")
     for name, known in (("synthseg_02", False), ("voxelmorph_test_scan", True)):
-        case = load_case(next(c for c in cases if c.id == name), space, with_body=False)
+        case = load_case(next(c for c in cases if c.id == name), labels)
         assert bool(case.known[callosum]) is known
-        assert bool(case.known[space.index["hippocampus.left"]])
+        assert bool(case.known[labels.prompts.index("hippocampus.left")])
 
 
-def test_unnamed_values_become_tissues_beyond_the_concepts(data, cases):
-    space = data.spaces[1]
-    case = load_case(next(c for c in cases if c.id == "synthseg_02"), space, with_body=False)
-    assert int(case.labels.max()) == len(space.concepts) + 1
-    assert int((case.labels > len(space.concepts)).sum()) > 100
+def test_unnamed_values_become_tissues_beyond_the_labels(data, cases):
+    labels = data.labels[1]
+    case = load_case(next(c for c in cases if c.id == "synthseg_02"), labels)
+    assert int(whole(case).max()) == len(labels.labels) + 1
+    assert int((whole(case) > len(labels.labels)).sum()) > 100
 
 
 def test_a_list_may_name_values_that_the_mask_lacks(data, cases):
     case = next(c for c in cases if c.id == "torso_a")
-    stale = dataclasses.replace(case, labels={**case.labels, 90: "brain"}, unnamed=(200,))
-    loaded = load_case(stale, data.spaces[0], with_body=False)
-    assert torch.equal(loaded.labels, load_case(case, data.spaces[0], with_body=False).labels)
+    stale = dataclasses.replace(case, labels={**case.labels, 90: ("brain",)}, unnamed=(200,))
+    loaded = load_case(stale, data.labels[0])
+    assert torch.equal(whole(loaded), whole(load_case(case, data.labels[0])))
 
 
 def test_scans_are_read_as_they_are(folder, cases):
     case = next(c for c in cases if c.id == "voxelmorph_test_scan")
-    space = domain_space(HEAD, [case], load_tree())
-    read = load_case(case, space, with_body=False)
+    read = load_case(case, DomainLabels.of([case], domain_space(HEAD, [case], load_tree())))
     stored = nib.load(case.image).get_fdata(dtype=np.float32)
-    np.testing.assert_array_equal(read.image[0].numpy(), stored)
+    np.testing.assert_array_equal(read.read_image(EVERYTHING).numpy(), stored)
     assert read.spacing_mm == pytest.approx((4.0, 4.5, 5.0))
 
 
-def test_a_mask_that_does_not_lie_on_its_scan_is_refused(folder, cases):
+def test_a_mask_that_does_not_lie_on_its_scan_is_refused(cases):
     case = next(c for c in cases if c.id == "voxelmorph_test_scan")
     other = next(c for c in cases if c.id == "synthseg_02")
-    space = domain_space(HEAD, [case], load_tree())
+    labels = DomainLabels.of([case], domain_space(HEAD, [case], load_tree()))
     with pytest.raises(InputError, match=r"E321.*synthseg_02.*grid of its scan"):
-        load_case(dataclasses.replace(case, masks=other.masks), space, with_body=False)
+        load_case(dataclasses.replace(case, masks=other.masks), labels)
 
 
-def test_a_concept_whose_every_voxel_is_named_more_closely_is_not_learned_as_absent(cases):
-    case = next(c for c in cases if c.id == "synthseg_01")
-    labels = {v: (*concepts, "brain") for v, concepts in case.labels.items()}
-    case = dataclasses.replace(case, labels=labels, annotated=(*case.annotated, "brain"))
-    space = LabelSpace(tuple(i for i in load_tree().ids if i in case.concepts), load_tree())
-    read = load_case(case, space, with_body=False)
-    assert not read.known[space.index["brain"]]
-    assert read.known.sum() == len(space.concepts) - 1
+def test_a_prepared_case_is_the_same_case_read_from_disk(folder, cases, tmp_path):
+    source = next(c for c in cases if c.id == "voxelmorph_test_scan")
+    registry = load_registry()
+    done = prepare(
+        [source],
+        tmp_path,
+        specs=[registry[source.dataset]],
+        config=PrepareConfig(crop=False),
+    )
+    (stored,) = load_cases(done.path)
+    labels = DomainLabels.of([source], domain_space(HEAD, [source], load_tree()))
+    one, other = load_case(source, labels), load_case(stored, labels)
+    assert torch.equal(whole(one), whole(other))
+    assert torch.equal(one.known, other.known)
+    assert set(one.spots) == set(other.spots)
+    for label, places in other.spots.items():
+        assert {int(whole(one)[tuple(place)]) for place in places} == {label}
+    part = (slice(2, 9), slice(0, 5), slice(3, 20))
+    assert torch.equal(one.read_labels(part), other.read_labels(part))
+    torch.testing.assert_close(one.read_image(part), other.read_image(part), rtol=2**-12, atol=0)
+    assert other.scale.apply(one.read_image(part)).aminmax().max <= 1
+    again = pickle.loads(pickle.dumps(other))
+    assert torch.equal(again.read_labels(part), other.read_labels(part))
 
 
 def test_a_loader_yields_the_batches_of_its_epoch(data):
@@ -238,6 +240,6 @@ def test_validation_cases_are_numbered_one_at_a_time(data):
 
 
 def test_setting_up_twice_reads_once(data):
-    before = list(data.spaces)
+    before = list([labels.space for labels in data.labels])
     data.setup("fit")
-    assert data.spaces == before
+    assert [labels.space for labels in data.labels] == before

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from textseg.errors import ModelError
 from textseg.network.weights import find_model
 from textseg.segmenter import Segmenter
+from textseg.training.adaptation import AdaptationConfig
 from textseg.training.checkpoint import (
     BEST,
     LAST,
@@ -256,6 +257,10 @@ def test_resume_names_the_last_checkpoint_or_the_one_before(tmp_path):
     assert resume_arguments(["--data.steps=2"]) == ["--data.steps=2"]
 
 
+def spaces_of(data):
+    return [(d, labels.space) for d, labels in zip(data.domains, data.labels, strict=True)]
+
+
 def test_an_exported_model_segments_on_the_grid_of_the_scan(folder, tmp_path):
     data = make_data(folder)
     train(folder, ResumableCheckpoint(tmp_path), epochs=1, steps=1, data=data)
@@ -263,7 +268,8 @@ def test_an_exported_model_segments_on_the_grid_of_the_scan(folder, tmp_path):
         tmp_path / LAST,
         tmp_path / "toy",
         network=tiny_network(),
-        datamodule=data,
+        adaptation=AdaptationConfig(),
+        spaces=spaces_of(data),
         encoder=tiny_encoder(),
         name="toy",
         version="0.0.1",
@@ -296,7 +302,8 @@ def test_a_checkpoint_of_another_network_is_not_exported(folder, tmp_path):
             tmp_path / LAST,
             tmp_path / "toy",
             network=tiny_network("multiscale"),
-            datamodule=data,
+            adaptation=AdaptationConfig(),
+            spaces=spaces_of(data),
             encoder=tiny_encoder(),
             name="toy",
             version="0",

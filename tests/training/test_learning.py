@@ -9,12 +9,14 @@ import torch
 from fakes import (
     CLEAN,
     TINY_QUERY,
+    apart,
     ellipsoid,
     noise,
     seeded,
     tiny_encoder,
     tiny_network,
     tiny_segmenter,
+    training_case,
 )
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -23,11 +25,10 @@ from textseg.knowledge import load_tree
 from textseg.network.backbones import BackboneConfig
 from textseg.network.queries import build_queries
 from textseg.training.augment import GeometryConfig
-from textseg.training.sampling import DomainConfig, DomainSampler, TrainingCase
+from textseg.training.sampling import DomainConfig, DomainSampler
 from textseg.training.segmentation_task import DomainPrompts, SegmentationTask
 
 CONCEPTS = ("spleen", "kidney.right", "kidney.left", "liver")
-SWAP = torch.tensor([0, 1, 3, 2, 4])
 SHAPE = (16, 24, 16)
 STEPS = 320
 
@@ -45,12 +46,13 @@ def phantom(*, without_spleen=False):
         if label > 1 or not without_spleen:
             labels[torch.from_numpy(ellipsoid(SHAPE, centre, radii))] = label
     grey = torch.tensor([0.0, 250.0, 90.0, 150.0, 200.0])
-    return TrainingCase(
+    return training_case(
+        labels,
+        count=len(CONCEPTS),
         id=str(without_spleen),
-        labels=labels,
-        known=torch.ones(len(CONCEPTS), dtype=torch.bool),
+        known=torch.ones(len(CONCEPTS) + 1, dtype=torch.bool),
         spacing_mm=(4.0, 4.0, 4.0),
-        image=(grey[labels.long()] + 4 * noise(*SHAPE))[None],
+        image=grey[labels.long()] + 4 * noise(*SHAPE),
     )
 
 
@@ -70,18 +72,19 @@ def _trained():
         quality=dataclasses.replace(CLEAN, noise=0.05),
     )
     cases = [phantom(), phantom(without_spleen=True)]
-    sampler = DomainSampler(config, index=0, concepts=CONCEPTS, swap=SWAP, cases=cases)
+    labels = apart(CONCEPTS)
+    sampler = DomainSampler(config, index=0, labels=labels, cases=cases)
     tree = load_tree()
-    names = [*CONCEPTS, "kidney"]
+    names = labels.prompts
+    assert names == (*CONCEPTS, "kidney")
     queries = build_queries([tree[c] for c in names], tiny_encoder(), modality="mr")
-    membership = torch.cat([torch.eye(5)[1:], torch.tensor([[0.0, 0, 1, 1, 0]])]).bool()
     network = tiny_network(
         backbone=BackboneConfig(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1)),
         query_features=TINY_QUERY,
         full_channels=12,
     )
     task = seeded(lambda: SegmentationTask(network, mask_prompts=5))
-    task.set_domains([DomainPrompts({"mr": queries}, membership)])
+    task.set_domains([DomainPrompts({"mr": queries}, labels)])
     optimiser = torch.optim.AdamW(task.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, total_steps=STEPS)
     for number in range(STEPS):
@@ -100,7 +103,7 @@ def _trained():
             geometry=GeometryConfig(rotation_deg=0, scale=(1, 1), stretch=0, elastic_mm=0),
             quality=CLEAN,
         )
-        sampler = DomainSampler(still, index=0, concepts=CONCEPTS, swap=SWAP, cases=[case])
+        sampler = DomainSampler(still, index=0, labels=labels, cases=[case])
         batch = sampler.draw(0, torch.Generator().manual_seed(1))
         with torch.no_grad():
             decoded = task.network.decode(task.network.encode(batch.image), queries[None])
@@ -148,7 +151,9 @@ def test_presence_can_be_learned_from_the_image():
         tiny_network(backbone=BackboneConfig(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1)))
     ).train()
     cases = [phantom(), phantom(without_spleen=True)]
-    images = torch.stack([normalise_intensity(case.image, "mr") for case in cases])
+    images = torch.stack(
+        [normalise_intensity(torch.from_numpy(case.image)[None], "mr") for case in cases]
+    )
     queries = noise(1, 3, TINY_QUERY, seed=2).expand(2, -1, -1)
     target = torch.tensor([[1.0, 1, 1], [0, 1, 1]])
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)

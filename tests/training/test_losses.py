@@ -24,6 +24,30 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
+def alone(count):
+    """Tables of labels that each belong to one concept."""
+    return {
+        "columns": torch.arange(count + 1),
+        "also": torch.zeros(count + 1, count, dtype=torch.bool),
+    }
+
+
+def test_a_concept_that_holds_a_voxel_as_well_does_not_compete_for_it():
+    logits = torch.tensor([[[3.0, 1.0], [3.0, 1.0]]], requires_grad=True)
+    tables = {  # label 1 is a tumor (column 0) within the liver (column 1); label 2 the rest of it
+        "columns": torch.tensor([0, 1, 2]),
+        "also": torch.tensor([[False, False], [False, True], [False, False]]),
+    }
+    loss = competition_loss(
+        logits, torch.tensor([[1, 2]]), torch.ones(1, 2).bool(), **tables, ignore=IGNORE
+    )
+    within = math.log(1 + math.exp(3)) - 3
+    without = math.log(1 + math.exp(3) + math.exp(1)) - 1
+    assert float(loss.detach()) == pytest.approx((within + without) / 2, rel=1e-5)
+    loss.backward()
+    assert logits.grad[0, 0, 1] == 0
+
+
 def test_competition_is_cross_entropy_with_a_background_at_zero():
     logits, labels = noise(2, 7, 3), torch.tensor([[0, 1, 2, 3, 3, 0, 1], [2, -1, 0, 1, -1, 3, 3]])
     known = torch.ones(2, 3, dtype=torch.bool)
@@ -35,7 +59,7 @@ def test_competition_is_cross_entropy_with_a_background_at_zero():
             scores = [0.0, *logits[b, v].tolist()]
             total = sum(math.exp(s) for s in scores)
             terms.append(math.log(total) - scores[labels[b, v]])
-    found = competition_loss(logits, labels, known, ignore=IGNORE)
+    found = competition_loss(logits, labels, known, **alone(3), ignore=IGNORE)
     assert len(terms) == 12
     assert float(found) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
@@ -44,7 +68,7 @@ def test_concepts_that_a_case_does_not_annotate_cannot_take_voxels():
     logits = torch.tensor([[[9.0, 2.0], [9.0, -1.0]]], requires_grad=True)
     labels = torch.tensor([[0, 2]])
     known = torch.tensor([[False, True]])
-    loss = competition_loss(logits, labels, known, ignore=IGNORE)
+    loss = competition_loss(logits, labels, known, **alone(2), ignore=IGNORE)
     by_hand = (math.log(1 + math.exp(2)) + math.log(1 + math.exp(-1)) + 1) / 2
     assert float(loss.detach()) == pytest.approx(by_hand, rel=1e-5)
     loss.backward()
@@ -62,14 +86,14 @@ def test_balanced_competition_weighs_each_label_with_the_root_of_its_size():
     ]
     weights = [0.5] * 4 + [1.0]
     by_hand = sum(w * t for w, t in zip(weights, terms, strict=True)) / sum(weights)
-    found = competition_loss(logits, labels, known, ignore=IGNORE, balanced=True)
+    found = competition_loss(logits, labels, known, **alone(2), ignore=IGNORE, balanced=True)
     assert float(found) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_ignored_voxels_get_no_gradient_from_competition():
     logits = noise(1, 4, 2).requires_grad_()
     labels = torch.tensor([[0, IGNORE, 2, IGNORE]])
-    competition_loss(logits, labels, torch.ones(1, 2).bool(), ignore=IGNORE).backward()
+    competition_loss(logits, labels, torch.ones(1, 2).bool(), **alone(2), ignore=IGNORE).backward()
     assert not logits.grad[0, [1, 3]].any()
     assert logits.grad[0, [0, 2]].all()
 

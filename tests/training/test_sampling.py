@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fakes import CLEAN, STILL, contrast, torso_labels
+from fakes import CLEAN, STILL, apart, contrast, torso_labels, training_case
 
 from textseg.training.body import body_distances
+from textseg.training.domain_labels import IGNORE
 from textseg.training.sampling import (
-    IGNORE,
     DomainConfig,
     DomainSampler,
     MixtureDataset,
-    TrainingCase,
+    case_weights,
+    share_of,
 )
 
 CONCEPTS = ("spleen", "kidney.right", "kidney.left", "liver", "lung.middle_lobe.right")
-SWAP = torch.tensor([0, 1, 3, 2, 4, IGNORE])
+LABELS = apart(CONCEPTS)
 RAW = {1: 1, 2: 2, 3: 3, 5: 4, 13: 5, 29: 6}  # the vertebra is an unnamed tissue here
 SPACING = (4.0, 4.5, 5.0)
 
@@ -29,16 +30,29 @@ def relabelled(raw):
     return labels
 
 
-def make_case(name="a", *, image=True, body=False, known=(1, 1, 1, 1, 1), shape=(28, 24, 22)):
+def make_case(
+    name="a",
+    *,
+    image=True,
+    body=False,
+    known=(1, 1, 1, 1, 1),
+    shape=(28, 24, 22),
+    change=lambda labels: None,
+    **about,
+):
     raw = torso_labels(shape)
     labels = relabelled(raw)
-    return TrainingCase(
+    change(labels)
+    both = known[1] and known[2]  # a sixth prompt is both kidneys
+    return training_case(
+        labels,
+        count=len(CONCEPTS),
         id=name,
-        labels=labels,
-        known=torch.tensor(known).bool(),
+        known=torch.tensor((*known, both)).bool(),
         spacing_mm=SPACING,
-        image=torch.from_numpy(contrast(raw))[None] if image else None,
+        image=torch.from_numpy(contrast(raw)) if image else None,
         distances=body_distances(labels, SPACING).half() if body else None,
+        **about,
     )
 
 
@@ -51,7 +65,7 @@ def make_sampler(*cases, **changes):
         "window": (16, 20, 12),
     }
     config = DomainConfig(**{**settings, **changes})
-    return DomainSampler(config, index=3, concepts=CONCEPTS, swap=SWAP, cases=cases)
+    return DomainSampler(config, index=3, labels=LABELS, cases=cases)
 
 
 def draw(sampler, number=0, seed=5):
@@ -82,7 +96,7 @@ def test_a_batch_has_the_stated_shapes_and_finite_values(kind):
         assert batch.image.shape == (1, 1, 16, 20, 12)
         assert batch.labels.shape == (1, 16, 20, 12)
         assert batch.labels.dtype == torch.int64
-        assert batch.known.shape == (1, len(CONCEPTS))
+        assert batch.known.shape == (1, len(LABELS.prompts))
         assert torch.isfinite(batch.image).all()
         assert int(batch.labels.max()) <= len(CONCEPTS)  # unnamed tissues end with the synthesis
         modalities.add(batch.modality)
@@ -135,9 +149,9 @@ def test_after_mirroring_the_left_kidney_still_lies_left():
 
 def test_known_follows_the_sides():
     straight, mirrored = mirrored_pair()
-    assert straight.known[0].tolist() == [True, True, False, True, True]
+    assert straight.known[0].tolist() == [True, True, False, True, True, False]
     # the right middle lobe has no left counterpart: in a mirrored image nothing is known of it
-    assert mirrored.known[0].tolist() == [True, False, True, True, False]
+    assert mirrored.known[0].tolist() == [True, False, True, True, False, False]
 
 
 def test_image_and_labels_are_cut_from_the_same_place():
@@ -172,8 +186,7 @@ def test_unnamed_tissues_can_be_stripped_away():
         )
         for strip in (1.0, 0.0)
     )
-    spine = case.labels == 6
-    assert spine.any()
+    assert (relabelled(torso_labels((28, 24, 22))) == 6).any()  # the spine
     shown = 0
     for seed in range(6):
         stripped, kept = draw(bare, seed=seed), draw(full, seed=seed)
@@ -183,8 +196,10 @@ def test_unnamed_tissues_can_be_stripped_away():
 
 
 def test_ignored_voxels_stay_ignored():
-    case = make_case()
-    case.labels[case.labels == 4] = IGNORE
+    def hide(labels):
+        labels[labels == 4] = IGNORE
+
+    case = make_case(change=hide)
     for mirror in (0.0, 1.0):
         batch = draw(make_sampler(case, mirror=mirror, window=(24, 24, 20)))
         assert (batch.labels == IGNORE).any()
@@ -192,8 +207,7 @@ def test_ignored_voxels_stay_ignored():
 
 
 def test_crops_lie_mostly_inside_the_scan():
-    case = make_case(shape=(40, 36, 32))
-    case.labels[:] = 4
+    case = make_case(shape=(40, 36, 32), change=lambda labels: labels.fill_(4))
     sampler = make_sampler(case, geometry=STILL, window=(16, 12, 20))
     inside = [float((draw(sampler, seed=s).labels == 4).float().mean()) for s in range(25)]
     assert min(inside) > 0.75
@@ -201,26 +215,28 @@ def test_crops_lie_mostly_inside_the_scan():
 
 
 def test_crops_reach_every_part_of_the_scan():
-    case = make_case(shape=(40, 36, 32))
-    case.labels[:] = 1 + (torch.arange(40) >= 20)[:, None, None].short()
+    def halve(labels):
+        labels[:] = 1 + (torch.arange(40) >= 20)[:, None, None].short()
+
+    case = make_case(shape=(40, 36, 32), change=halve)
     sampler = make_sampler(case, geometry=STILL, window=(12, 12, 12), mirror=0)
     halves = {int(v) for s in range(20) for v in draw(sampler, seed=s).labels.unique()}
     assert {1, 2} <= halves
 
 
 def test_small_structures_are_visited_more_often_than_chance():
-    case = make_case(image=False, shape=(48, 48, 40))
-    case.labels[:] = 0
-    case.labels[3:6, 3:6, 3:6] = 1  # one corner of the scan
+    def corner(labels):
+        labels[:] = 0
+        labels[3:6, 3:6, 3:6] = 1
+
+    case = make_case(image=False, shape=(48, 48, 40), change=corner)
     sampler = make_sampler(case, geometry=STILL, window=(12, 12, 12), mirror=0)
     hits = sum(bool((draw(sampler, seed=s).labels == 1).any()) for s in range(40))
     assert hits > 20
 
 
 def test_every_case_is_used():
-    cases = [make_case(str(k)) for k in range(3)]
-    for k, case in enumerate(cases):
-        case.labels[:] = k + 1
+    cases = [make_case(str(k), change=lambda x, k=k: x.fill_(k + 1)) for k in range(3)]
     sampler = make_sampler(*cases, mirror=0, geometry=STILL)
     seen = {int(draw(sampler, seed=s).labels.max()) for s in range(30)}
     assert seen == {1, 2, 3}
@@ -312,5 +328,45 @@ def test_a_mixture_finds_the_negatives_a_domain_names():
     own.index, strange.index = 0, 1
     drawn = [MixtureDataset(mixture.samplers, seed=s, start=0, length=1)[0] for s in range(12)]
     assert {batch.domain for batch in drawn} == {0, 1}
-    for batch in drawn:
-        assert bool((batch.labels > 0).any()) is (batch.domain == 1)
+    shown = {
+        domain: any((b.labels > 0).any() for b in drawn if b.domain == domain) for domain in (0, 1)
+    }
+    assert shown == {0: False, 1: True}
+
+
+def weighed(**settings):
+    cases = [make_case(str(k), dataset="many") for k in range(4)]
+    cases.append(make_case("one", dataset="single"))
+    config = make_sampler(make_case(), **settings).config
+    return case_weights(config, cases)
+
+
+def test_a_scan_is_drawn_by_the_weight_and_the_size_of_its_data_set():
+    assert weighed().tolist() == [1, 1, 1, 1, 1]
+    assert weighed(size_power=0.5).tolist() == [0.5, 0.5, 0.5, 0.5, 1]
+    assert weighed(size_power=1.0, weights={"many": 3.0}).tolist() == [0.75] * 4 + [1]
+
+
+def test_scans_with_more_structures_or_more_room_are_listed_more_often():
+    case = make_case()  # six prompts, 112 x 108 x 110 mm
+    small = make_sampler(case, repeats=2, window=(64, 64, 64)).config
+    assert case_weights(small, [case]).tolist() == [3]
+    large = make_sampler(case, repeats=32, window=(14, 27, 55), spacing_mm=(4.0, 4.0, 1.0)).config
+    assert case_weights(large, [case]).tolist() == [4]
+
+
+def test_domains_without_a_share_divide_the_steps_as_their_cases_weigh():
+    two = make_sampler(make_case(), make_case(), size_power=0.0)
+    assert share_of(two) == 2
+    assert share_of(make_sampler(make_case(), share=0.25)) == 0.25
+
+
+def test_the_working_grid_may_be_finer_along_one_axis():
+    shown = {}
+    for spacing in (4.0, (4.0, 4.5, 2.5)):
+        sampler = make_sampler(
+            make_case(), geometry=STILL, quality=CLEAN, mirror=0, real=1.0, spacing_mm=spacing
+        )
+        shown[spacing] = draw(sampler).labels
+    assert shown[4.0].shape == shown[4.0, 4.5, 2.5].shape
+    assert not torch.equal(shown[4.0], shown[4.0, 4.5, 2.5])

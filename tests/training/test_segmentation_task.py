@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import TINY_QUERY, noise, seeded, tiny_network, write_model
+from fakes import TINY_QUERY, apart, noise, seeded, tiny_network, write_model
 
-from textseg.training.sampling import IGNORE, Batch
+from textseg.training.domain_labels import IGNORE
+from textseg.training.sampling import Batch
 from textseg.training.segmentation_task import DomainPrompts, SegmentationTask
 
-N = 4
-MEMBERSHIP = torch.cat([torch.eye(N + 1)[1:], torch.tensor([[0.0, 1, 1, 0, 0]])]).bool()
+CONCEPTS = ("kidney.left", "kidney.right", "spleen", "liver")
+N = len(CONCEPTS)
+LABELS = apart(CONCEPTS)  # a fifth prompt is both kidneys
 SIZE = (16, 12, 8)
 
 
 def make_task(fusion="late", **settings):
     task = seeded(lambda: SegmentationTask(tiny_network(fusion), block=8, **settings))
     queries = noise(N + 1, TINY_QUERY, seed=9)
-    task.set_domains([DomainPrompts({"ct": queries}, MEMBERSHIP)])
+    task.set_domains([DomainPrompts({"ct": queries}, LABELS)])
     return task
 
 
@@ -28,7 +30,9 @@ def make_batch(*, known=(1, 1, 1, 1), number=0, labels=None):
         labels[:, 9:14, 3:10, 2:6] = 2
         labels[1, 12:15, 1:5, 1:5] = 3
     image = labels[:, None] * 0.7 + noise(2, 1, *SIZE) * 0.2
-    return Batch(number, 0, "ct", image, labels, torch.tensor([known, known]).bool())
+    return Batch(
+        number, 0, "ct", image, labels, torch.tensor([[*known, known[0] and known[1]]] * 2).bool()
+    )
 
 
 @pytest.mark.parametrize("fusion", ["late", "multiscale"])
@@ -76,7 +80,7 @@ def test_competition_neither_praises_nor_blames_what_is_unknown():
     views = task._views(features, batch.labels, torch.Generator().manual_seed(0))
     assert set(views) == {"half", "full"}
     for name, view in views.items():
-        (loss,) = task._competition(name, view, refined, batch.known).values()
+        (loss,) = task._competition(name, view, refined, batch.known, LABELS).values()
         loss.backward(retain_graph=True)
     assert not refined.grad[:, 3].any()
     assert refined.grad[:, :3].any()
@@ -89,7 +93,7 @@ def test_mask_losses_neither_praise_nor_blame_what_is_unknown():
     before = {k: float(v.detach()) for k, v in whole.items() if k.endswith(("dice", "bce"))}
     queries = task._domains[0].queries["ct"].clone()
     queries[3] += 1.0
-    task.set_domains([DomainPrompts({"ct": queries}, MEMBERSHIP)])
+    task.set_domains([DomainPrompts({"ct": queries}, LABELS)])
     after = task.losses(batch)
     assert len(before) == 4
     assert {k: float(after[k].detach()) for k in before} == pytest.approx(before, abs=1e-6)
@@ -99,11 +103,28 @@ def test_chosen_prompts_are_mostly_present_and_some_absent():
     task = make_task(mask_prompts=10)
     voxels = torch.tensor([5.0] * 20 + [0.0] * 20 + [5.0] * 10)
     known = torch.tensor([True] * 40 + [False] * 10)
+    none = torch.zeros(50, 50, dtype=torch.bool)
     for seed in range(5):
-        rows = task._choose(voxels, known, torch.Generator().manual_seed(seed))
+        rows = task._choose(voxels, known, none, torch.Generator().manual_seed(seed))
         assert len(rows) == 10
         present, absent = rows[:8], rows[8:]
         assert ((present < 20).all(), ((absent >= 20) & (absent < 40)).all()) == (True, True)
+
+
+def test_absent_prompts_that_are_easily_confused_with_present_ones_come_more_often():
+    task = make_task(mask_prompts=10)
+    voxels = torch.tensor([5.0] * 10 + [0.0] * 30)
+    known = torch.ones(40, dtype=torch.bool)
+    twins = torch.zeros(40, 40, dtype=torch.bool)
+    twins[0, 10] = twins[10, 0] = True
+    drawn = []
+    for table in (twins, torch.zeros_like(twins)):
+        rows = [
+            task._choose(voxels, known, table, torch.Generator().manual_seed(s)) for s in range(60)
+        ]
+        drawn.append(sum(bool((row[8:] == 10).any()) for row in rows))
+    # two of thirty absent prompts are asked for: 4 of 60 by chance, against half of the time
+    assert drawn[0] > 20 > 12 > drawn[1]
 
 
 def test_the_block_lies_inside_and_meets_every_structure_in_turn():

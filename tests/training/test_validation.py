@@ -42,7 +42,7 @@ def _space_and_case(tmp_path_factory):
     domain = tiny_domains()[0]
     space = domain_space(domain, training_cases(domain, cases), load_tree())
     scan = next(case for case in cases if case.id == "ts_example_ct")
-    return space, load_validation_case(scan, space, domain=0, spacing_mm=3.0)
+    return space, load_validation_case(scan, space, domain=0, spacing_mm=(3.0, 3.0, 3.0))
 
 
 def scores(space, case, shift=0.0):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from textseg.atomic import exists_error, file_sha256
 from textseg.cli import report
 from textseg.cli.report import Talk
 from textseg.cli.scans import Job, check_writable
@@ -17,7 +18,6 @@ from textseg.cli.terminal import progress_bar, say, warn
 from textseg.errors import Cancelled, InputError, PromptError, TextsegError
 from textseg.knowledge import load_user_tree
 from textseg.network.weights import ModelManifest, find_model, read_model_manifest
-from textseg.outputs.atomic import exists_error, file_sha256
 from textseg.outputs.layout import OutputPlan, plan_output
 from textseg.outputs.manifest import Manifest, is_complete, read_manifest
 from textseg.outputs.preview import require_matplotlib

@@ -76,8 +76,8 @@ def export(
 
     The folder it writes is what `textseg predict --model` takes.
     """
+    from textseg.atomic import exists_error
     from textseg.network.weights import MANIFEST_FILE
-    from textseg.outputs.atomic import exists_error
 
     if (out / MANIFEST_FILE).exists() and not overwrite:
         raise exists_error(out / MANIFEST_FILE)

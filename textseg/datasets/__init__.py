@@ -4,7 +4,7 @@ from textseg.datasets.cases import Case, find_cases, load_cases
 from textseg.datasets.label_map import LabelledCase, read_label_map
 from textseg.datasets.label_space import LabelSpace, concept_values, contained
 from textseg.datasets.registry import load_registry, registered
-from textseg.datasets.sources import cases_of, find_dataset
+from textseg.datasets.sources import cases_of, find_dataset, specs_of
 from textseg.datasets.spec import DatasetSpec
 from textseg.datasets.summary import RegistrySummary, class_names, summarise
 
@@ -24,5 +24,6 @@ __all__ = [
     "load_registry",
     "read_label_map",
     "registered",
+    "specs_of",
     "summarise",
 ]

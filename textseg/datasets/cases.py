@@ -6,18 +6,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from textseg.datasets.layouts.found import Holds
 from textseg.datasets.registry import load_registry
 from textseg.datasets.spec import DatasetSpec, ModalityName
+from textseg.datasets.store import SUFFIX, StoredArray
 from textseg.errors import ModelError
-from textseg.imaging import Volume, read_volume
+from textseg.imaging import Source, Volume, read_volume
 
 Split = Literal["train", "val", "demo"]
+
+SPECS_FOLDER = "datasets"
+"""Folder beside a case list with descriptions of its data sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,10 @@ class Case:
             InputError: It cannot be read or trusted.
         """
         assert self.image is not None
+        if self.image.suffix == SUFFIX:
+            stored = StoredArray(self.image)
+            data = stored[:, :, :][None].astype(np.float32)
+            return Volume(data, stored.geometry, self.modality, Source(self.image, "prepared"))
         return read_volume(
             self.image,
             modality=self.modality,
@@ -118,9 +126,9 @@ def find_cases(spec: DatasetSpec, root: Path) -> tuple[Case, ...]:
             modality=spec.modalities[0],
             sequence=one.sequence,
             image=one.image,
-            masks=MappingProxyType(dict(one.masks)),
+            masks=one.masks,
             holds=spec.layout.holds,
-            labels=MappingProxyType(named),
+            labels=named,
             unnamed=tuple(key for key, concepts in spec.labels.items() if not concepts),
             annotated=spec.concepts,
             complete=frozenset(spec.complete_concepts),
@@ -146,6 +154,7 @@ class _Entry(BaseModel):
     image: str | None
     label: str | None
     labels: dict[int, Any] = {}
+    concepts: dict[int, tuple[str, ...]] | None = None
     unnamed_values: list[int] | None = None
     licence: str = ""
 
@@ -155,15 +164,16 @@ def load_cases(
 ) -> tuple[Case, ...]:
     """The cases a JSON case list names, in its order, each matched to its registry entry.
 
-    Paths in the list are relative to it; their first folder and the id of the case select the
-    data set. Values for which the registry has no concept are kept in ``Case.unnamed``.
+    Paths in the list are relative to it. A case names its data set, or the first folder of its
+    paths and its id select one; descriptions in a folder ``datasets`` beside the list count before
+    those of the registry. Values without a concept are kept in ``Case.unnamed``.
 
     Raises:
         ModelError: E404 for a list that cannot be read, an incomplete case, a second case with
             the same id, a file that is missing, or a case that no registry entry covers.
     """
     manifest = Path(manifest)
-    registry = load_registry() if registry is None else registry
+    registry = registry_beside(manifest) if registry is None else registry
     seen: set[str] = set()
     cases = []
     for entry in _read_entries(manifest):
@@ -172,6 +182,12 @@ def load_cases(
         seen.add(entry.id)
         cases.append(_case(entry, manifest, registry))
     return tuple(cases)
+
+
+def registry_beside(manifest: Path) -> Mapping[str, DatasetSpec]:
+    """The registry, with the descriptions that lie beside a case list in place of its own."""
+    beside = manifest.parent / SPECS_FOLDER
+    return {**load_registry(), **(load_registry(beside) if beside.is_dir() else {})}
 
 
 def _read_entries(manifest: Path) -> list[_Entry]:
@@ -204,8 +220,9 @@ def _case(entry: _Entry, manifest: Path, registry: Mapping[str, DatasetSpec]) ->
         raise _bad(f"case {entry.id!r} has neither image nor label.", manifest)
     spec = _spec(entry, PurePosixPath(first).parts[0], manifest, registry)
     modality, sequence = _modality(entry, spec, manifest)
-    labels = {v: concepts for v in sorted(entry.labels) if (concepts := spec.labels.get(v))}
-    unnamed = {v for v in entry.labels if v not in labels} | set(entry.unnamed_values or ())
+    meanings = {v: spec.labels.get(v) for v in entry.labels} | (entry.concepts or {})
+    labels = {v: concepts for v, concepts in sorted(meanings.items()) if concepts}
+    unnamed = (meanings.keys() - labels.keys()) | set(entry.unnamed_values or ())
     return Case(
         id=entry.id,
         dataset=spec.name,
@@ -213,9 +230,9 @@ def _case(entry: _Entry, manifest: Path, registry: Mapping[str, DatasetSpec]) ->
         modality=modality,
         sequence=sequence,
         image=image,
-        masks=MappingProxyType({} if label is None else {"": label}),
+        masks={} if label is None else {"": label},
         holds="values",
-        labels=MappingProxyType(labels),
+        labels=labels,
         unnamed=tuple(sorted(unnamed)),
         annotated=spec.concepts if label is not None else (),
         complete=frozenset(spec.complete_concepts if label is not None else ()),

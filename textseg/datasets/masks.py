@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
+from textseg.datasets.store import SUFFIX, StoredArray
 from textseg.errors import InputError
 from textseg.imaging.itk import to_itk
 from textseg.imaging.labels import Labels, as_labels, read_labels
@@ -26,13 +27,16 @@ def read_mask(path: Path, scan: Geometry | None = None, *, head_first: bool = Fa
     """Labels of a mask file or of a folder of PNG slices.
 
     Args:
-        path: A file in a scan format, a folder of PNG slices or a MATLAB file.
+        path: A file in a scan format, a prepared one, a folder of PNG slices or a MATLAB file.
         scan: Placement of the scan, for the last two.
         head_first: Whether the first PNG slice is the highest in the body, not the lowest.
 
     Raises:
         InputError: The mask is damaged, holds no labels, or has not the size of the scan.
     """
+    if path.suffix == SUFFIX:
+        stored = StoredArray(path)
+        return Labels(path, stored[:, :, :].astype(np.int32), stored.geometry)
     if not needs_scan(path):
         return read_labels(path)
     assert scan is not None

@@ -111,8 +111,9 @@ def inside_polygon(corners: NDArray[np.float64], shape: tuple[int, int]) -> NDAr
         corners: ``N 2`` in pixels, pixel centres at whole numbers.
         shape: Number of pixels along X and Y.
 
-    >>> inside_polygon(np.array([[0.5, 0.5], [2.5, 0.5], [2.5, 1.5], [0.5, 1.5]]), (4, 3)).sum()
-    2
+    >>> square = np.array([[0.5, 0.5], [2.5, 0.5], [2.5, 1.5], [0.5, 1.5]])
+    >>> inside_polygon(square, (4, 3)).nonzero()[0].tolist()
+    [1, 2]
     """
     x, y = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
     inside = np.zeros(shape, dtype=np.bool_)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from textseg.datasets.cases import Case, find_cases, load_cases
+from textseg.datasets.cases import Case, find_cases, load_cases, registry_beside
 from textseg.datasets.registry import load_registry, read_spec
 from textseg.datasets.spec import DatasetSpec
 from textseg.errors import ModelError
@@ -58,3 +59,11 @@ def cases_of(source: str, folder: Path | None) -> tuple[Case, ...]:
             remedy="Give the folder the data set is unpacked into, as the second argument.",
         )
     return find_cases(spec, folder)
+
+
+def specs_of(source: str, cases: Sequence[Case]) -> tuple[DatasetSpec, ...]:
+    """The data sets of the cases that ``cases_of`` found."""
+    if not source.endswith(".json"):
+        return (find_dataset(source),)
+    registry = registry_beside(Path(source))
+    return tuple(registry[name] for name in dict.fromkeys(case.dataset for case in cases))

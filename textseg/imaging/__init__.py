@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from textseg.imaging.grid import Grid, GridTransform, plan_grid, to_grid
-    from textseg.imaging.intensity import body_mask, guess_modality, normalise_intensity
+    from textseg.imaging.intensity import (
+        IntensityScale,
+        body_mask,
+        guess_modality,
+        intensity_scale,
+        normalise_intensity,
+    )
     from textseg.imaging.readers import as_volume, read_volume
     from textseg.imaging.volume import Geometry, Modality, Source, Volume
 
@@ -19,12 +25,14 @@ __all__ = [
     "Geometry",
     "Grid",
     "GridTransform",
+    "IntensityScale",
     "Modality",
     "Source",
     "Volume",
     "as_volume",
     "body_mask",
     "guess_modality",
+    "intensity_scale",
     "normalise_intensity",
     "plan_grid",
     "read_volume",
@@ -36,7 +44,13 @@ def __getattr__(name: str) -> Any:
     homes = {
         "volume": ("Geometry", "Modality", "Source", "Volume"),
         "grid": ("Grid", "GridTransform", "plan_grid", "to_grid"),
-        "intensity": ("body_mask", "guess_modality", "normalise_intensity"),
+        "intensity": (
+            "IntensityScale",
+            "body_mask",
+            "guess_modality",
+            "intensity_scale",
+            "normalise_intensity",
+        ),
         "readers": ("as_volume", "read_volume"),
     }
     for module, names in homes.items():

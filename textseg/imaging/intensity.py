@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,24 +42,51 @@ def normalise_intensity(data: Tensor, modality: Modality | None) -> Tensor:
     >>> normalise_intensity(torch.tensor([[[[0.0, 20.0, 40.0, 60.0, 60.0]]]]), "mr").tolist()
     [[[[-1.0, -1.0, 0.0, 1.0, 1.0]]]]
     """
-    values = data.to(torch.float32)
+    return torch.stack([intensity_scale(channel, modality).apply(channel) for channel in data])
+
+
+@dataclass(frozen=True)
+class IntensityScale:
+    """How raw intensities become the model's input.
+
+    Attributes:
+        low: What becomes -1.
+        high: What becomes 1; as ``low`` if the data were constant, which become 0.
+        least: Smaller values are clipped to it.
+        most: Larger values are clipped to it.
+    """
+
+    low: float
+    high: float
+    least: float
+    most: float
+
+    def apply(self, data: Tensor) -> Tensor:
+        """The data in the model's range; float32, same shape."""
+        values = data.to(torch.float32)
+        if self.high <= self.low:
+            return torch.zeros_like(values)
+        return (values.clamp(self.least, self.most) - self.low) / (self.high - self.low) * 2.0 - 1.0
+
+
+def intensity_scale(data: Tensor, modality: Modality | None) -> IntensityScale:
+    """The scale of a scan, by which parts of it can be normalised as the whole is.
+
+    Args:
+        data: One channel, raw intensities.
+        modality: As in ``normalise_intensity``.
+    """
     if modality == "ct":
-        return values.clamp(-_CT_RANGE_HU, _CT_RANGE_HU) / _CT_SCALE_HU
-    return torch.stack([_stretch(channel) for channel in values])
-
-
-def _stretch(channel: Tensor) -> Tensor:
-    """One channel with its foreground percentiles at -1 and 1."""
-    least, most = (float(value) for value in channel.aminmax())
-    foreground = channel[channel > least + _BACKGROUND_SHARE * (most - least)]
+        return IntensityScale(-_CT_SCALE_HU, _CT_SCALE_HU, -_CT_RANGE_HU, _CT_RANGE_HU)
+    values = data.to(torch.float32)
+    least, most = (float(value) for value in values.aminmax())
+    foreground = values[values > least + _BACKGROUND_SHARE * (most - least)]
     if foreground.numel() == 0:
-        return torch.zeros_like(channel)
+        return IntensityScale(least, least, least, most)
     # an even stride keeps large volumes quick and the answer the same on every run
     sample = foreground[:: max(1, foreground.numel() // _PERCENTILE_SAMPLE)]
     low, high = (_percentile(sample, share) for share in _PERCENTILES)
-    if high <= low:
-        return torch.zeros_like(channel)
-    return (channel.clamp(low, high) - low) / (high - low) * 2.0 - 1.0
+    return IntensityScale(low, high, low, high)
 
 
 def _percentile(values: Tensor, share: float) -> float:

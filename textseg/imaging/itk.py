@@ -14,7 +14,7 @@ from textseg.imaging.volume import Geometry
 
 def to_itk(values: NDArray[Any], geometry: Geometry) -> Any:
     """Voxels ``X Y Z`` as an image with the geometry's origin, spacing and directions in LPS+."""
-    image: Any = sitk.GetImageFromArray(np.ascontiguousarray(values.T))  # Z Y X, as SimpleITK counts
+    image: Any = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
     to_lps = np.array(affines.LPS_TO_RAS)[:3, None]
     spacing = np.array(geometry.spacing_mm)
     image.SetSpacing([float(step) for step in spacing])

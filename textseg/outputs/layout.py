@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from textseg.atomic import exists_error
 from textseg.errors import InputError
-from textseg.outputs.atomic import exists_error
 from textseg.outputs.formats import MaskFormat, format_named, format_of
 from textseg.outputs.manifest import MANIFEST_NAME
 from textseg.outputs.naming import file_names

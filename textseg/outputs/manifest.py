@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from textseg.atomic import file_sha256
 from textseg.errors import InputError
-from textseg.outputs.atomic import file_sha256
 
 __all__ = [
     "MANIFEST_NAME",

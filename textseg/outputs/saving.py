@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textseg.errors import InputError
-from textseg.outputs import atomic
+from textseg import atomic
 from textseg.outputs.formats import MaskFormat
 from textseg.outputs.layout import OutputPlan
 from textseg.outputs.manifest import FileRecord, Manifest, PromptRecord, read_manifest

@@ -81,7 +81,7 @@ def crop_coordinates(
     centre: Tensor,
     shape: tuple[int, int, int],
     spacing_mm: Tensor,
-    target_mm: float,
+    target_mm: tuple[float, float, float],
     generator: Generator,
 ) -> Tensor:
     """Voxel coordinates ``X Y Z 3`` in the source for every voxel of a deformed crop.
@@ -91,14 +91,15 @@ def crop_coordinates(
         centre: Source voxel at the middle of the crop.
         shape: Voxels of the crop.
         spacing_mm: Voxel size of the source, per axis.
-        target_mm: Voxel size of the crop.
+        target_mm: Voxel size of the crop, per axis.
         generator: Source of randomness.
     """
-    axes = [(torch.arange(n) - (n - 1) / 2) * target_mm for n in shape]
+    sizes = list(zip(shape, target_mm, strict=True))
+    axes = [(torch.arange(n) - (n - 1) / 2) * step for n, step in sizes]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     points = points @ random_affine(config, generator).T
     if config.elastic_mm > 0:
-        extent = [n * target_mm for n in shape]
+        extent = [n * step for n, step in sizes]
         knots = [max(2, math.ceil(e / config.elastic_spacing_mm) + 1) for e in extent]
         field = smooth_noise(shape, (knots[0], knots[1], knots[2]), generator, channels=3)
         strength = uniform(0.2, 1.0, generator) * config.elastic_mm

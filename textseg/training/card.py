@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from textseg.atomic import write_atomically
 from textseg.datasets import Case
 from textseg.knowledge import KnowledgeTree
 from textseg.network.weights import ModelManifest
-from textseg.outputs.atomic import write_atomically
 from textseg.training.scores import CaseScore, ModelScores, StructureScore, auroc
 
 

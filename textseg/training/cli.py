@@ -119,15 +119,16 @@ def export(
     run = _instantiated(settings, cases)
     listed, tree = load_cases(run.datamodule.cases_path), load_tree()
     # which concepts a domain holds follows from the case list; no scan needs to be read
-    run.datamodule.spaces = [
-        domain_space(domain, training_cases(domain, listed), tree)
+    spaces = [
+        (domain, domain_space(domain, training_cases(domain, listed), tree))
         for domain in run.datamodule.domains
     ]
     return export_model(
         checkpoint,
         folder,
         network=run.model.network.config,
-        datamodule=run.datamodule,
+        adaptation=run.model.adaptation,
+        spaces=spaces,
         encoder=load_encoder(run.datamodule.encoder),
         omit=omit,
         **about,

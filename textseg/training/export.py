@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from textseg.datasets import LabelSpace
 from textseg.errors import ModelError
 from textseg.network.model import NetworkConfig, PromptedSegmenter
 from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
 from textseg.network.weights import Domain, ModelManifest, save_model
+from textseg.training.adaptation import AdaptationConfig, adapt, merged_state
 from textseg.training.checkpoint import read_checkpoint
-from textseg.training.datamodule import MixtureDataModule
+from textseg.training.sampling import DomainConfig
 
 
 def export_model(
@@ -21,7 +23,8 @@ def export_model(
     folder: Path,
     *,
     network: NetworkConfig,
-    datamodule: MixtureDataModule,
+    adaptation: AdaptationConfig,
+    spaces: Sequence[tuple[DomainConfig, LabelSpace]],
     encoder: TextEncoder,
     name: str,
     version: str,
@@ -34,7 +37,8 @@ def export_model(
         checkpoint: What ``textseg fit`` wrote.
         folder: Where to; its name should be the model's.
         network: Shape of the network that was trained.
-        datamodule: The data it was trained on, set up; says which concepts each domain holds.
+        adaptation: What of it was trained; low-rank updates become part of the weights.
+        spaces: The domains it was trained on and the concepts of each.
         encoder: The text encoder its queries came from.
         name: Name of the model.
         version: Version of the weights.
@@ -44,14 +48,17 @@ def export_model(
     Raises:
         ModelError: The checkpoint is of another network.
     """
+    trained = PromptedSegmenter(network)
+    adapt(trained, adaptation)
+    _fill(trained, checkpoint, prefix="network.")
     model = PromptedSegmenter(network)
-    _fill(model, checkpoint, prefix="network.")
+    model.load_state_dict(merged_state(trained))
     domains = []
-    for config, space in zip(datamodule.domains, datamodule.spaces, strict=True):
+    for config, space in spaces:
         domains.append(
             Domain(
                 name=config.name,
-                spacing_mm=(config.spacing_mm,) * 3,
+                spacing_mm=config.grid_mm,
                 window=config.window,
                 modalities=config.modalities,
                 concepts=tuple(c for c in space.concepts if c not in omit),

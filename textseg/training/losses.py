@@ -16,27 +16,40 @@ IMPOSSIBLE = -30.0
 
 
 def competition_loss(
-    logits: Tensor, labels: Tensor, known: Tensor, *, ignore: int, balanced: bool = False
+    logits: Tensor,
+    labels: Tensor,
+    known: Tensor,
+    *,
+    columns: Tensor,
+    also: Tensor,
+    ignore: int,
+    balanced: bool = False,
 ) -> Tensor:
     """Cross-entropy of ``B V N`` logits plus a zero background against ``B V`` labels.
 
     Args:
-        logits: One column per concept; label ``i`` is column ``i - 1``.
+        logits: One column per concept.
         labels: 0 for background, ``ignore`` for voxels to skip.
         known: ``B N``, concepts annotated in each case.
+        columns: Concept of each label counted from 1, 0 for background, ``L+1``.
+        also: Concepts that hold a label besides that one and do not compete for it, ``L+1 N``.
         ignore: The label to skip.
-        balanced: Weigh each voxel with one over the root of its label's number of voxels, so that
+        balanced: Weigh each voxel with one over the root of its concept's number of voxels, so that
             small structures are learned sooner; their masks come out a little too large.
     """
     masked = logits.float().masked_fill(~known[:, None], IMPOSSIBLE)
+    if bool(also.any()):
+        masked = masked.masked_fill(also[labels.clamp(min=0)], IMPOSSIBLE)
     scores = functional.pad(masked, (1, 0)).flatten(0, 1)  # B*V N+1
-    if not bool((labels != ignore).any()):
+    skipped = labels == ignore
+    if bool(skipped.all()):
         return scores.sum() * 0
+    targets = torch.where(skipped, ignore, columns[labels.clamp(min=0)]).flatten()
     weight = None
     if balanced:
-        counts = torch.bincount(labels[labels != ignore], minlength=scores.shape[1])
+        counts = torch.bincount(targets[targets != ignore], minlength=scores.shape[1])
         weight = counts.clamp(min=1).float().rsqrt()
-    return functional.cross_entropy(scores, labels.flatten(), weight=weight, ignore_index=ignore)
+    return functional.cross_entropy(scores, targets, weight=weight, ignore_index=ignore)
 
 
 def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
@@ -80,7 +93,7 @@ def union_masks(labels: Tensor, membership: Tensor) -> Tensor:
 
     Args:
         labels: ``B V`` int64 with background 0; ignored voxels count as background.
-        membership: ``B K N+1`` bool, the labels (background included) each prompt is made of.
+        membership: ``B K L+1`` bool, the labels (background included) each prompt is made of.
     """
-    tables = membership.mT.float()  # B N+1 K
+    tables = membership.mT.float()  # B L+1 K
     return torch.stack([table[row] for table, row in zip(tables, labels.clamp(min=0), strict=True)])

@@ -6,8 +6,10 @@ uninterrupted one would have seen.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -25,11 +27,10 @@ from textseg.training.augment import (
     sample_at,
     uniform,
 )
+from textseg.training.domain_labels import IGNORE, DomainLabels
 from textseg.training.synthesis import AIR_HU, draw_mr_means, synthesise_ct, synthesise_mr
 from textseg.training.torso_mr import torso_mr
-
-IGNORE = -1
-"""Label of voxels whose structure is not known; losses skip them."""
+from textseg.training.training_case import Part, TrainingCase
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,16 @@ class DomainConfig:
         name: Name in the model manifest.
         datasets: Registry names of the data sets it trains on.
         modality: Modality of its prompts.
-        spacing_mm: Voxel size of the working grid, the same along each axis.
+        spacing_mm: Voxel size of the working grid, one number or one per axis.
         window: Voxels of a training crop.
         batch: Crops per step.
-        share: Share of the steps.
+        share: Share of the steps; domains without one share as their cases weigh.
+        weights: How much more often than others scans of a data set are drawn; 1 where not given.
+        size_power: A scan's chance falls with its data set's size to this power: at 0 every scan is
+            as likely, at 1 every data set, and 0.5 lies between.
+        repeats: List a scan once per this many annotated structures, and more often the larger it
+            is against the window; 0 lists each once.
+        foreground: Probability that a crop is centred near a random structure rather than anywhere.
         skip: Concepts of the data sets that are not trained.
         real: Probability of the real image of a case that has one, rather than a synthetic one.
         random_contrast: Probability of MR-like contrast (as modality ``mr``) in a CT domain.
@@ -61,10 +68,14 @@ class DomainConfig:
     name: str
     datasets: list[str]
     modality: Modality
-    spacing_mm: float
+    spacing_mm: float | tuple[float, float, float]
     window: tuple[int, int, int]
     batch: int = 1
-    share: float = 1.0
+    share: float | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    size_power: float = 0.0
+    repeats: int = 0
+    foreground: float = 0.7
     skip: list[str] = field(default_factory=list)
     real: float = 0.5
     random_contrast: float = 0.0
@@ -78,31 +89,16 @@ class DomainConfig:
     quality: QualityConfig = field(default_factory=QualityConfig)
 
     @property
+    def grid_mm(self) -> tuple[float, float, float]:
+        """Voxel size of the working grid along X Y Z."""
+        spacing = self.spacing_mm
+        return spacing if isinstance(spacing, tuple) else (spacing, spacing, spacing)
+
+    @property
     def modalities(self) -> tuple[Modality, ...]:
         """Every modality its prompts may name: its own, and ``mr`` where CT looks like MR."""
         mixed = self.modality == "ct" and self.random_contrast > 0
         return (self.modality, "mr") if mixed else (self.modality,)
-
-
-@dataclass(frozen=True)
-class TrainingCase:
-    """A case in memory, in RAS axis order at its own spacing.
-
-    Attributes:
-        id: Identifier of the case.
-        labels: ``X Y Z`` int16; 0 unlabelled, 1..N concepts, above N unnamed tissues, IGNORE.
-        known: ``N`` bool, the concepts annotated in this case.
-        spacing_mm: Voxel size per axis.
-        image: ``1 X Y Z`` raw intensities of the real scan, if there is one.
-        distances: ``2 X Y Z`` body distances for CT synthesis.
-    """
-
-    id: str
-    labels: Tensor
-    known: Tensor
-    spacing_mm: tuple[float, float, float]
-    image: Tensor | None = None
-    distances: Tensor | None = None
 
 
 class Batch(NamedTuple):
@@ -113,8 +109,8 @@ class Batch(NamedTuple):
         domain: Index of the domain.
         modality: Modality the prompts should name.
         image: ``B 1 X Y Z`` model input.
-        labels: ``B X Y Z`` int64: 0 unlabelled, 1..N concepts, IGNORE.
-        known: ``B N`` bool.
+        labels: ``B X Y Z`` int64: 0 unlabelled, 1..L, IGNORE; see ``DomainLabels``.
+        known: ``B K`` bool, the prompts annotated in each crop.
     """
 
     number: int
@@ -131,9 +127,8 @@ class DomainSampler:
     Args:
         config: The domain.
         index: Its index in the mixture.
-        concepts: Concept ids, in label order (label 1 is ``concepts[0]``).
-        swap: Label of the other side for each label, background included; IGNORE where it has none.
-        cases: The domain's cases.
+        labels: Its prompts and labels.
+        cases: Its cases.
     """
 
     def __init__(
@@ -141,16 +136,15 @@ class DomainSampler:
         config: DomainConfig,
         *,
         index: int,
-        concepts: Sequence[str],
-        swap: Tensor,
+        labels: DomainLabels,
         cases: Sequence[TrainingCase],
     ) -> None:
         self.config = config
         self.index = index
-        self.concepts = tuple(concepts)
-        self.swap = swap
+        self.labels = labels
+        self.concepts = labels.label_concepts
         self.cases = tuple(cases)
-        self._present = [_present_labels(case.labels, len(self.concepts)) for case in self.cases]
+        self.weights = case_weights(config, self.cases)
 
     def draw(
         self, number: int, generator: Generator, *, others: Sequence[DomainSampler] = ()
@@ -174,144 +168,170 @@ class DomainSampler:
         images, labels, known = (torch.stack(parts) for parts in zip(*crops, strict=True))
         if source is not self:
             labels = torch.where(labels == IGNORE, IGNORE, 0)
-            known = torch.ones(config.batch, len(self.concepts), dtype=torch.bool)
+            known = torch.ones(config.batch, len(self.labels.prompts), dtype=torch.bool)
         return Batch(number, self.index, modality, images, labels, known)
 
     def _crop(
         self, modality: Modality, generator: Generator, *, grid: DomainConfig
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Image, labels and known concepts of a crop, on the grid of a domain."""
-        number = int(torch.randint(len(self.cases), (), generator=generator))
-        case = self.cases[number]
+        """Image, labels and known prompts of a crop, on the grid of a domain."""
+        case = self.cases[int(torch.multinomial(self.weights, 1, generator=generator))]
         coordinates = crop_coordinates(
             self.config.geometry,
-            centre=self._centre(number, generator, grid=grid),
+            centre=self._centre(case, generator, grid=grid),
             shape=grid.window,
             spacing_mm=torch.tensor(case.spacing_mm),
-            target_mm=grid.spacing_mm,
+            target_mm=grid.grid_mm,
             generator=generator,
         )
-        case, coordinates = _cut_to(case, coordinates)
-        labels = sample_at(case.labels[None].float(), coordinates, mode="nearest")[0].long()
+        cut = _cut_to(case, coordinates)
+        labels = sample_at(cut.labels[None].float(), cut.coordinates, mode="nearest")[0].long()
         use_real = case.image is not None and modality == self.config.modality
         if use_real and chance(self.config.real, generator):
-            image = self._real_image(case, coordinates, generator)
+            image = self._real_image(case, cut, generator)
         else:
-            image = self._synthetic_image(case, labels, coordinates, modality, generator)
+            image = self._synthetic_image(cut, labels, modality, generator)
         labels = torch.where(labels > len(self.concepts), 0, labels)
         if chance(grid.geometry.slab, generator):
-            thickness = uniform(*grid.geometry.slab_mm, generator) / grid.spacing_mm
             axis = 2 if chance(0.7, generator) else int(torch.randint(2, (), generator=generator))
+            thickness = uniform(*grid.geometry.slab_mm, generator) / grid.grid_mm[axis]
             image, labels = cut_slab(
                 image, labels, voxels=max(1, round(thickness)), axis=axis, outside=IGNORE
             )
+        known = case.known
         if chance(self.config.mirror, generator):
-            image, labels = image.flip(1), _swap_sides(labels.flip(0), self.swap)
-            known = case.known[(self.swap[1:] - 1).clamp(min=0)] & (self.swap[1:] > 0)
-        else:
-            known = case.known
+            image, labels = image.flip(1), _swap_sides(labels.flip(0), self.labels.swap)
+            swap = self.labels.prompt_swap
+            known = case.known[swap.clamp(min=0)] & (swap >= 0)
         return image.contiguous(), labels.contiguous(), known
 
-    def _centre(self, number: int, generator: Generator, *, grid: DomainConfig) -> Tensor:
+    def _centre(self, case: TrainingCase, generator: Generator, *, grid: DomainConfig) -> Tensor:
         """Voxel to centre a crop on: a random structure's or any, kept inside as windows are."""
-        case = self.cases[number]
-        size = torch.tensor(case.labels.shape, dtype=torch.float32)
-        present = self._present[number]
-        if present and chance(0.7, generator):
-            label = present[int(torch.randint(len(present), (), generator=generator))]
-            spots = (case.labels == label).nonzero()
+        size = torch.tensor(case.shape, dtype=torch.float32)
+        if case.spots and chance(self.config.foreground, generator):
+            present = sorted(case.spots)
+            spots = case.spots[present[int(torch.randint(len(present), (), generator=generator))]]
             centre = spots[int(torch.randint(len(spots), (), generator=generator))].float()
         else:
             centre = torch.rand(3, generator=generator) * size
-        extent = torch.tensor(grid.window) * grid.spacing_mm
+        extent = torch.tensor(grid.window) * torch.tensor(grid.grid_mm)
         half = extent / torch.tensor(case.spacing_mm) / 2
         centre = centre + (torch.rand(3, generator=generator) - 0.5) * half
         inside = torch.where(size > 2 * half, centre.clamp(half, size - half), size / 2)
         return inside + (torch.rand(3, generator=generator) - 0.5) * half * 0.3
 
-    def _real_image(self, case: TrainingCase, coordinates: Tensor, generator: Generator) -> Tensor:
-        assert case.image is not None
-        image = sample_at(case.image - case.image.min(), coordinates, mode="bilinear")
-        image = normalise_intensity(image + case.image.min(), self.config.modality)
+    def _real_image(self, case: TrainingCase, cut: Cut, generator: Generator) -> Tensor:
+        assert case.scale is not None
+        # what lies beyond the scan is as dark as its darkest
+        least = case.scale.least
+        image = sample_at(case.read_image(cut.part)[None] - least, cut.coordinates, mode="bilinear")
+        image = case.scale.apply(image + least)
         if self.config.modality != "ct":
             image = change_contrast(image, self.config.quality, generator)
         return degrade(image, self.config.quality, generator)
 
     def _synthetic_image(
-        self,
-        case: TrainingCase,
-        labels: Tensor,
-        coordinates: Tensor,
-        modality: Modality,
-        generator: Generator,
+        self, cut: Cut, labels: Tensor, modality: Modality, generator: Generator
     ) -> Tensor:
-        if modality == "ct" or case.distances is not None:
+        if modality == "ct" or cut.distances is not None:
             tissues = self._paired(labels.clamp(min=0))
-            image = self._synthetic_torso(case, tissues, coordinates, modality, generator)
+            image = self._synthetic_torso(cut, tissues, modality, generator)
         else:
-            image = self._synthetic_mr(case, labels.clamp(min=0), coordinates, generator)
+            image = self._synthetic_mr(cut, labels.clamp(min=0), generator)
         image = normalise_intensity(image, modality)
         if modality != "ct":
             image = change_contrast(image, self.config.quality, generator)
         return degrade(image, self.config.quality, generator)
 
-    def _synthetic_mr(
-        self, case: TrainingCase, labels: Tensor, coordinates: Tensor, generator: Generator
-    ) -> Tensor:
+    def _synthetic_mr(self, cut: Cut, labels: Tensor, generator: Generator) -> Tensor:
         """MR-like image whose structures blend where a voxel holds several of them."""
-        highest = max(int(case.labels.max()), len(self.concepts))
+        highest = max(int(cut.labels.max()), len(self.concepts))
         means = draw_mr_means(self.concepts, classes=highest + 1, generator=generator)
         means = means[self._paired(torch.arange(highest + 1))]
         if chance(self.config.strip, generator):
             means[len(self.concepts) + 1 :] = means[0]
-        source = means[case.labels.clamp(min=0).long()]
-        base = sample_at(source[None], coordinates, mode="bilinear")[0]
+        source = means[cut.labels.clamp(min=0).long()]
+        base = sample_at(source[None], cut.coordinates, mode="bilinear")[0]
         return synthesise_mr(means, labels, base=base, generator=generator)
 
     def _paired(self, labels: Tensor) -> Tensor:
         """Labels with right-hand structures renamed to left-hand ones: pairs look alike."""
-        own = torch.arange(len(self.swap))
-        pair = torch.where(self.swap == IGNORE, own, torch.minimum(self.swap, own))
+        swap = self.labels.swap
+        own = torch.arange(len(swap))
+        pair = torch.where(swap == IGNORE, own, torch.minimum(swap, own))
         return torch.where(labels < len(pair), pair[labels.clamp(max=len(pair) - 1)], labels)
 
     def _synthetic_torso(
-        self,
-        case: TrainingCase,
-        labels: Tensor,
-        coordinates: Tensor,
-        modality: Modality,
-        generator: Generator,
+        self, cut: Cut, labels: Tensor, modality: Modality, generator: Generator
     ) -> Tensor:
-        assert case.distances is not None
-        distances = sample_at(case.distances.float(), coordinates, mode="bilinear")
+        assert cut.distances is not None
+        distances = sample_at(cut.distances.float(), cut.coordinates, mode="bilinear")
         named = torch.where(labels > len(self.concepts), 0, labels)
         image = synthesise_ct(named, distances, concepts=self.concepts, generator=generator)
-        size = torch.tensor(case.labels.shape)
-        scanned = ((coordinates > -0.5) & (coordinates < size - 0.5)).all(-1)
+        size = torch.tensor(cut.labels.shape)
+        scanned = ((cut.coordinates > -0.5) & (cut.coordinates < size - 0.5)).all(-1)
         image = torch.where(scanned, image, AIR_HU)
         if modality == "ct":
             return image
         return torso_mr(image, named, concepts=self.concepts, generator=generator)
 
 
-def _cut_to(case: TrainingCase, coordinates: Tensor) -> tuple[TrainingCase, Tensor]:
-    """The part of a case that sampling at these voxels reads, and the voxels counted in it."""
-    size = torch.tensor(case.labels.shape)
+class Cut(NamedTuple):
+    """The part of a case that a crop reads.
+
+    Attributes:
+        part: Which part.
+        labels: Its labels ``x y z``.
+        distances: Its body distances ``2 x y z``, if the case has them.
+        coordinates: Voxels of the part for every voxel of the crop, ``X Y Z 3``.
+    """
+
+    part: Part
+    labels: Tensor
+    distances: Tensor | None
+    coordinates: Tensor
+
+
+def _cut_to(case: TrainingCase, coordinates: Tensor) -> Cut:
+    """The part of a case that sampling at these voxels reads."""
+    size = torch.tensor(case.shape)
     first = torch.minimum((coordinates.amin((0, 1, 2)).floor() - 1).clamp(min=0).long(), size - 1)
     last = torch.maximum((coordinates.amax((0, 1, 2)).ceil() + 2).long(), first + 1)
-    x, y, z = (slice(a, b) for a, b in zip(first.tolist(), last.tolist(), strict=True))
-    part = replace(
-        case,
-        labels=case.labels[x, y, z],
-        image=None if case.image is None else case.image[:, x, y, z],
-        distances=None if case.distances is None else case.distances[:, x, y, z],
+    x, y, z = (
+        slice(a, min(b, n))
+        for a, b, n in zip(first.tolist(), last.tolist(), case.shape, strict=True)
     )
-    return part, coordinates - first
+    distances = None if case.distances is None else case.distances[:, x, y, z]
+    return Cut((x, y, z), case.read_labels((x, y, z)), distances, coordinates - first)
 
 
-def _present_labels(labels: Tensor, count: int) -> list[int]:
-    held = torch.bincount(labels.flatten().clamp(min=0), minlength=count + 1)
-    return [label for label in range(1, count + 1) if held[label]]
+def case_weights(config: DomainConfig, cases: Sequence[TrainingCase]) -> Tensor:
+    """How often each case of a domain is drawn, up to a factor, float64.
+
+    A scan of a data set with ``n`` scans and weight ``w`` has the chance ``w / n ** size_power``
+    (Zhao et al. 2023), times how often it is listed.
+    """
+    sizes = Counter(case.dataset for case in cases)
+    weights = [
+        config.weights.get(case.dataset, 1.0)
+        / sizes[case.dataset] ** config.size_power
+        * _listed(config, case)
+        for case in cases
+    ]
+    return torch.tensor(weights, dtype=torch.float64)
+
+
+def _listed(config: DomainConfig, case: TrainingCase) -> int:
+    """How often a scan is listed: more with more structures, and with more crops to cover it."""
+    if config.repeats == 0:
+        return 1
+    crops = math.prod(
+        max(1.0, size * own / (window * step))
+        for size, own, window, step in zip(
+            case.shape, case.spacing_mm, config.window, config.grid_mm, strict=True
+        )
+    )
+    return max(1, round(max(1.0, int(case.known.sum()) / config.repeats) * crops))
 
 
 def _swap_sides(labels: Tensor, swap: Tensor) -> Tensor:
@@ -333,7 +353,7 @@ class MixtureDataset(torch.utils.data.Dataset[Batch]):
     ) -> None:
         self.samplers = tuple(samplers)
         self.seed, self.start, self.length = seed, start, length
-        self._shares = torch.tensor([s.config.share for s in samplers], dtype=torch.float64)
+        self._shares = torch.tensor([share_of(s) for s in samplers], dtype=torch.float64)
 
     def __len__(self) -> int:
         return self.length
@@ -345,3 +365,9 @@ class MixtureDataset(torch.utils.data.Dataset[Batch]):
         sampler = self.samplers[domain]
         others = [s for s in self.samplers if s.config.name in sampler.config.negatives]
         return sampler.draw(number, generator, others=others)
+
+
+def share_of(sampler: DomainSampler) -> float:
+    """Share of the steps that a domain has, up to a factor."""
+    share = sampler.config.share
+    return float(sampler.weights.sum()) if share is None else share

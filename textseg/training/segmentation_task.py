@@ -19,6 +19,8 @@ from textseg.network.model import (
 )
 from textseg.network.pixel_decoder import Block
 from textseg.network.weights import load_encoder, load_weights
+from textseg.training.adaptation import AdaptationConfig, adapt
+from textseg.training.domain_labels import IGNORE, DomainLabels
 from textseg.training.losses import (
     competition_loss,
     dice_loss,
@@ -26,20 +28,23 @@ from textseg.training.losses import (
     presence_loss,
     union_masks,
 )
-from textseg.training.sampling import IGNORE, Batch
+from textseg.training.sampling import Batch
+from textseg.training.starting import StartReport, start_from
 from textseg.training.validation import score_case
+
+_WHITENING = "query_whitening"
 
 
 class DomainPrompts(NamedTuple):
     """The prompts of a domain.
 
     Attributes:
-        queries: Query vectors per modality, each ``N+U Q``: N concepts, then U unions of them.
-        membership: ``N+U N+1`` bool, labels (background first) that each prompt joins.
+        queries: Query vectors per modality, each ``K Q``.
+        labels: What the prompts are and which labels each joins.
     """
 
     queries: dict[str, Tensor]
-    membership: Tensor
+    labels: DomainLabels
 
 
 class ChosenPrompts(NamedTuple):
@@ -47,7 +52,7 @@ class ChosenPrompts(NamedTuple):
 
     Attributes:
         refined: Their refined queries ``B R E+Q``.
-        membership: Labels (background first) each joins, ``B R N+1`` bool.
+        membership: Labels (background first) each joins, ``B R L+1`` bool.
         known: Whether each is annotated, ``B R`` bool.
     """
 
@@ -101,7 +106,9 @@ class SegmentationTask(lightning.LightningModule):
         mask_prompts: Prompts per crop whose own mask is trained.
         block: Side, in voxels, of the block that is trained at full resolution.
         enough_voxels: Voxels from which a structure counts as present in a crop.
-        init_from: Folder of a model whose weights to start from.
+        init_from: Name or folder of a model whose weights to start from.
+        init_least: Part of the network's numbers that must come from it.
+        adaptation: What of the network is trained; all of it by default.
     """
 
     def __init__(
@@ -112,6 +119,8 @@ class SegmentationTask(lightning.LightningModule):
         block: int = 40,
         enough_voxels: int = 20,
         init_from: str | None = None,
+        init_least: float = 0.9,
+        adaptation: AdaptationConfig | None = None,
     ) -> None:
         super().__init__()
         self.network = PromptedSegmenter(network)
@@ -122,8 +131,12 @@ class SegmentationTask(lightning.LightningModule):
         self.init_from = init_from
         self._domains: tuple[DomainPrompts, ...] = ()
         self._scores: dict[str, list[float]] = {}
+        self.start: StartReport | None = None
         if init_from is not None:
-            self.network.load_state_dict(load_weights(init_from).network)
+            weights = load_weights(init_from).network
+            self.start = start_from(self.network, weights, least=init_least)
+        self.adaptation = adaptation or AdaptationConfig()
+        adapt(self.network, self.adaptation)
 
     def setup(self, stage: str) -> None:
         """Tunes the network to its queries: those of a fresh one are whitened.
@@ -133,7 +146,7 @@ class SegmentationTask(lightning.LightningModule):
         """
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         queries = _joined(domain.queries for domain in datamodule.prompts)
-        if self.init_from is None:
+        if self.init_from is None or self.start is None or _WHITENING not in self.start.loaded:
             if self.network.config.whiten_queries:
                 self.network.whiten(queries)
             return
@@ -168,11 +181,15 @@ class SegmentationTask(lightning.LightningModule):
         queries = domain.queries[batch.modality].to(self.device)
         features = self.network.encode_coarse(image)
         refined = self.network.refine(features, queries.expand(len(image), -1, -1))
-        membership = domain.membership.to(self.device)
+        labels = domain.labels
+        membership = labels.membership.to(self.device)
         voxels = _count_voxels(batch.labels, membership)
-        known = _known_prompts(batch.known, membership)
+        known = batch.known
         rows = torch.stack(
-            [self._choose(v, k, generator) for v, k in zip(voxels, known, strict=True)]
+            [
+                self._choose(v, k, labels.twins.to(self.device), generator)
+                for v, k in zip(voxels, known, strict=True)
+            ]
         )
         chosen = ChosenPrompts(
             refined.gather(1, rows[..., None].expand(-1, -1, refined.shape[-1])),
@@ -182,7 +199,7 @@ class SegmentationTask(lightning.LightningModule):
         losses: dict[str, Tensor] = {}
         if self.network.config.fusion == "late":
             for name, view in self._views(features, batch.labels, generator).items():
-                losses |= self._competition(name, view, refined, batch.known)
+                losses |= self._competition(name, view, refined, known, labels)
                 logits = self._logits(view, chosen.refined)
                 losses |= _mask_losses(name, logits, view.labels, chosen)
         else:
@@ -247,28 +264,44 @@ class SegmentationTask(lightning.LightningModule):
         return mask_logits(view.features, vectors).flatten(2).mT
 
     def _competition(
-        self, name: str, view: View, refined: Tensor, known: Tensor
+        self, name: str, view: View, refined: Tensor, known: Tensor, labels: DomainLabels
     ) -> dict[str, Tensor]:
         """Cross-entropy among all concepts of the domain.
 
         The view that masks are made of is not balanced, so that their size is right.
         """
-        logits = self._logits(view, refined[:, : known.shape[1]])
-        loss = competition_loss(logits, view.labels, known, ignore=IGNORE, balanced=view.level > 0)
+        count = len(labels.space.concepts)
+        loss = competition_loss(
+            self._logits(view, refined[:, :count]),
+            view.labels,
+            known[:, :count],
+            columns=labels.columns.to(self.device),
+            also=labels.also.to(self.device),
+            ignore=IGNORE,
+            balanced=view.level > 0,
+        )
         return {f"{name}_ce": loss}
 
-    def _choose(self, voxels: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
-        """Prompts to train masks of: mostly present ones, some absent ones."""
+    def _choose(
+        self, voxels: Tensor, known: Tensor, twins: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Prompts to train masks of: mostly present ones, some absent ones.
+
+        Half of the absent ones are easily taken for a present one, as far as there are such.
+        """
         draw = torch.rand(2, len(voxels), device=voxels.device, generator=generator)
         order = draw[0] + 10.0 * ~known + 2.0 * (voxels == 0)
-        absent = draw[1] + 10.0 * (~known | (voxels > 0))
+        alike = twins[voxels > 0].any(0)
+        absent = draw[1] + 10.0 * (~known | (voxels > 0)) - 0.5 * alike
         few = max(1, self.mask_prompts // 5)
         return torch.cat([order.argsort()[: self.mask_prompts - few], absent.argsort()[:few]])
 
     def configure_optimizers(self) -> Any:
         """AdamW and the warm-up, plateau, decay schedule over the trainer's own step count."""
         optimiser = torch.optim.AdamW(
-            self.parameters(), lr=self.optimiser.lr, weight_decay=self.optimiser.weight_decay
+            (parameter for parameter in self.parameters() if parameter.requires_grad),
+            lr=self.optimiser.lr,
+            weight_decay=self.optimiser.weight_decay,
         )
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -323,9 +356,3 @@ def _count_voxels(labels: Tensor, membership: Tensor) -> Tensor:
         [torch.bincount(row.flatten().clamp(min=0), minlength=count) for row in labels]
     )
     return per_label.float() @ membership.T.float()
-
-
-def _known_prompts(known: Tensor, membership: Tensor) -> Tensor:
-    """Whether every label a prompt joins is annotated, ``B K`` from ``B N``."""
-    missing = (~known).float() @ membership[:, 1:].T.float()
-    return missing == 0

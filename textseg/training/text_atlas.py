@@ -76,9 +76,9 @@ class TextAtlasTask(PretrainTask):
         self._places: tuple[tuple[int, ...], ...] = ()
 
     def on_fit_start(self) -> None:
-        """Takes the concepts of each domain from the data module."""
+        """Takes the concepts of each domain's labels from the data module."""
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.set_domains([space.concepts for space in datamodule.spaces])
+        self.set_domains([labels.label_concepts for labels in datamodule.labels])
 
     def set_domains(self, domains: Sequence[Sequence[str]]) -> None:
         """Gives the task the concepts of each domain, in label order."""

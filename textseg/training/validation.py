@@ -47,11 +47,11 @@ class ValidationCase:
 
 
 def load_validation_case(
-    case: Case, space: LabelSpace, *, domain: int, spacing_mm: float
+    case: Case, space: LabelSpace, *, domain: int, spacing_mm: tuple[float, float, float]
 ) -> ValidationCase:
     """A case with every concept of the space that its mask holds."""
     volume = case.read_image()
-    data, transform = to_grid(volume, Grid((spacing_mm,) * 3))
+    data, transform = to_grid(volume, Grid(spacing_mm))
     seen, mask = read_label_map(case, scan=volume.geometry)
     values = {space.index[c]: v for c, v in space.values(seen).items() if v}
     return ValidationCase(

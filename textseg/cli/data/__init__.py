@@ -2,8 +2,13 @@
 
 import typer
 
-from textseg.cli.data import listing
+from textseg.cli.data import add, check, fingerprint, listing, plan, prepare
 
 app = typer.Typer(help="Data sets: which there are, what they label, and making one ready.")
 app.command("list")(listing.list_)
 app.command("show")(listing.show)
+app.command("add")(add.add)
+app.command("check")(check.check)
+app.command("fingerprint")(fingerprint.fingerprint)
+app.command("plan")(plan.plan)
+app.command("prepare")(prepare.prepare)

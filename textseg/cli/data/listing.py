@@ -13,6 +13,7 @@ from textseg.cli.terminal import DebugFlag, JsonFlag, cells, make_table, print_j
 if TYPE_CHECKING:
     from textseg.datasets import DatasetSpec
 
+
 def list_(
     modality: Annotated[
         Literal["ct", "mr", "pet"] | None, typer.Option(help="Only scans of this modality.")

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from textseg import atomic
 from textseg.errors import ResourceError
-from textseg.outputs import atomic
 
 
 def leftovers(folder):
@@ -80,7 +80,7 @@ def test_a_disk_that_refuses_further_bytes_is_full(tmp_path):
 import resource
 from pathlib import Path
 from textseg.errors import ResourceError
-from textseg.outputs.atomic import write_atomically
+from textseg.atomic import write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
     write_atomically(Path({str(tmp_path)!r}) / "a.bin", lambda p: p.write_bytes(bytes(9000)))
@@ -104,7 +104,7 @@ def test_the_file_of_a_killed_writer_is_swept_by_the_next_run(tmp_path):
     script = f"""
 import os, signal
 from pathlib import Path
-from textseg.outputs.atomic import write_atomically
+from textseg.atomic import write_atomically
 def write(temporary):
     temporary.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

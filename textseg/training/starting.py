@@ -1,0 +1,143 @@
+"""Starts a network from another model's weights, and says what did not come along."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from textseg.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+_LINES_IN_AN_ERROR = 4
+
+
+class Misfit(NamedTuple):
+    """A tensor of one name and two shapes."""
+
+    name: str
+    here: tuple[int, ...]
+    there: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """Which tensors of a network start from another model's weights.
+
+    Attributes:
+        loaded: Tensors taken as they are.
+        reshaped: Convolutions of the volume, adapted to its number of channels.
+        mismatched: Tensors left as they were, as theirs have another shape.
+        missing: Tensors left as they were, as the other model has none of their name.
+        unused: Tensors of the other model that the network has no place for.
+        num_loaded: Numbers in the loaded and reshaped tensors.
+        num_total: Numbers in all tensors of the network.
+    """
+
+    loaded: tuple[str, ...]
+    reshaped: tuple[Misfit, ...]
+    mismatched: tuple[Misfit, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    num_loaded: int
+    num_total: int
+
+    @property
+    def fraction(self) -> float:
+        """Part of the network's numbers that come from the other model."""
+        return self.num_loaded / self.num_total
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left out on either side."""
+        return not (self.mismatched or self.missing or self.unused)
+
+    def lines(self) -> list[str]:
+        """The share that was loaded, then a line for each tensor that was not taken as it is."""
+        return [
+            f"{self.num_loaded:,} of {self.num_total:,} weights ({self.fraction:.1%}) start from "
+            "the other model",
+            *(f"reshaped: {m.name} from {m.there} to {m.here}" for m in self.reshaped),
+            *(f"another shape: {m.name} is {m.here}, not {m.there}" for m in self.mismatched),
+            *(f"missing there: {name}" for name in self.missing),
+            *(f"unused: {name}" for name in self.unused),
+        ]
+
+
+def start_from(
+    network: nn.Module, weights: Mapping[str, Tensor], *, least: float = 0.9
+) -> StartReport:
+    """Loads every tensor whose name and shape fit, and logs what is left out.
+
+    A convolution of the volume may have another number of channels if one of the two numbers is 1:
+    the kernel of one channel is shared out among the new ones, or those of several are added up.
+
+    Args:
+        network: What is to start; it stays as it was if too little fits.
+        weights: Tensors of the other model, by name.
+        least: Least part of the network's weights that has to come along.
+
+    Raises:
+        ModelError: Less than that fits (E402).
+    """
+    report, fitting = _compared(network, weights)
+    lines = report.lines()
+    if report.fraction < least:
+        rest = len(lines) - _LINES_IN_AN_ERROR
+        more = [f"and {rest} more"] if rest > 0 else []
+        raise ModelError(
+            f"too few weights fit: {'; '.join(lines[:_LINES_IN_AN_ERROR] + more)}.",
+            code="E402",
+            remedy="Use the network configuration the weights were made with, or lower "
+            f"`model.init_least`, now {least}.",
+        )
+    network.load_state_dict(fitting, strict=False)
+    for line in lines:
+        logger.log(logging.INFO if report.complete else logging.WARNING, line)
+    return report
+
+
+def _compared(
+    network: nn.Module, weights: Mapping[str, Tensor]
+) -> tuple[StartReport, dict[str, Tensor]]:
+    """The report, and what can be loaded."""
+    state = network.state_dict()
+    convolutions = {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, nn.Conv3d)}
+    fitting: dict[str, Tensor] = {}
+    reshaped, mismatched = [], []
+    for name in (name for name in state if name in weights):
+        here, there = state[name], weights[name]
+        misfit = Misfit(name, tuple(here.shape), tuple(there.shape))
+        if here.shape == there.shape:
+            fitting[name] = there
+        elif name in convolutions and _reads_the_volume(misfit):
+            fitting[name] = _with_inputs(there, here.shape[1])
+            reshaped.append(misfit)
+        else:
+            mismatched.append(misfit)
+    report = StartReport(
+        loaded=tuple(name for name in fitting if state[name].shape == weights[name].shape),
+        reshaped=tuple(reshaped),
+        mismatched=tuple(mismatched),
+        missing=tuple(name for name in state if name not in weights),
+        unused=tuple(name for name in weights if name not in state),
+        num_loaded=sum(tensor.numel() for tensor in fitting.values()),
+        num_total=sum(tensor.numel() for tensor in state.values()),
+    )
+    return report, fitting
+
+
+def _reads_the_volume(misfit: Misfit) -> bool:
+    """Whether two kernels differ in their number of inputs alone, and one has a single input."""
+    here, there = misfit.here, misfit.there
+    same_otherwise = (here[0], *here[2:]) == (there[0], *there[2:])
+    return same_otherwise and 1 in (here[1], there[1])
+
+
+def _with_inputs(kernel: Tensor, inputs: int) -> Tensor:
+    """A kernel that makes of ``inputs`` equal channels what the kernel makes of its own."""
+    return kernel.sum(1, keepdim=True).expand(-1, inputs, -1, -1, -1) / inputs

@@ -1,0 +1,174 @@
+"""A case to train on: in memory, or prepared on disk and read crop by crop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from textseg.datasets import Case, read_label_map
+from textseg.datasets.label_map import MAX_SHIFT_MM
+from textseg.datasets.store import SUFFIX, StoredArray
+from textseg.errors import InputError
+from textseg.imaging import (
+    Geometry,
+    Grid,
+    IntensityScale,
+    Source,
+    Volume,
+    intensity_scale,
+    plan_grid,
+    to_grid,
+)
+from textseg.training.body import body_distances
+from textseg.training.domain_labels import DomainLabels
+
+Part = tuple[slice, slice, slice]
+
+_SPOTS = 400
+"""Voxels per label that a crop may be centred on."""
+
+
+class Voxels(Protocol):
+    """What part of an array can be had of: an array in memory, or a stored one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along X Y Z."""
+        ...
+
+    def __getitem__(self, part: Part, /) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingCase:
+    """A case, in RAS axis order at its own spacing.
+
+    Attributes:
+        id: Identifier of the case.
+        dataset: Name of its data set.
+        values: ``X Y Z``, values of its mask.
+        table: Label of each value: 0 unlabelled, 1..L, above L unnamed tissues, IGNORE.
+        known: ``K`` bool, the prompts annotated in this case.
+        spacing_mm: Voxel size per axis.
+        spots: Some voxels of each label there is, ``n 3``.
+        image: ``X Y Z`` raw intensities of the scan, if there is one.
+        scale: How those become model input.
+        distances: ``2 X Y Z`` body distances for CT synthesis.
+    """
+
+    id: str
+    dataset: str
+    values: Voxels
+    table: Tensor
+    known: Tensor
+    spacing_mm: tuple[float, float, float]
+    spots: Mapping[int, Tensor]
+    image: Voxels | None = None
+    scale: IntensityScale | None = None
+    distances: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along X Y Z."""
+        x, y, z = self.values.shape
+        return x, y, z
+
+    def read_labels(self, part: Part) -> Tensor:
+        """Labels of a part of the case."""
+        return self.table[torch.from_numpy(np.asarray(self.values[part])).long()]
+
+    def read_image(self, part: Part) -> Tensor:
+        """Raw intensities of a part of the scan, float32."""
+        assert self.image is not None
+        return torch.from_numpy(np.asarray(self.image[part], dtype=np.float32))
+
+
+def load_case(case: Case, labels: DomainLabels, *, with_body: bool = False) -> TrainingCase:
+    """A case ready to be sampled; what is prepared stays on disk.
+
+    Args:
+        case: A labelled case.
+        labels: The domain's labels.
+        with_body: Compute the body distances that CT synthesis needs.
+
+    Raises:
+        InputError: A file is damaged, or scan and mask do not share a grid (E321).
+    """
+    if case.masks.get("") is not None and case.masks[""].suffix == SUFFIX and not with_body:
+        return _stored(case, labels)
+    scan = case.read_image() if case.image is not None else None
+    seen, mask = read_label_map(case, scan=None if scan is None else scan.geometry)
+    if scan is not None and not mask.geometry.matches(scan.geometry, tolerance_mm=MAX_SHIFT_MM):
+        raise InputError("does not lie on the grid of its scan.", code="E321", path=mask.path)
+    values, spacing = _in_ras(mask.values.astype(np.float32), mask.geometry)
+    table, known = labels.translate(seen, values=mask.present())
+    held = values.astype(np.int32)
+    image = None if scan is None else _in_ras(scan.data[0], scan.geometry)[0]
+    distances = None
+    if with_body:
+        distances = body_distances(table[torch.from_numpy(held).long()], spacing).half()
+    return TrainingCase(
+        id=case.id,
+        dataset=case.dataset,
+        values=held.astype(np.int16 if held.max() < 2**15 else np.int32),
+        table=table,
+        known=known,
+        spacing_mm=spacing,
+        spots=_spots(held, table, count=len(labels.labels)),
+        image=image,
+        scale=None if image is None else intensity_scale(torch.from_numpy(image), case.modality),
+        distances=distances,
+    )
+
+
+def _stored(case: Case, labels: DomainLabels) -> TrainingCase:
+    """A prepared case; only what was written beside its arrays is read."""
+    values = StoredArray(case.masks[""])
+    spots: Mapping[str, Any] = values.about["spots"]
+    table, known = labels.translate(case, values=[int(value) for value in spots])
+    by_label: dict[int, list[Tensor]] = {}
+    for value, places in spots.items():
+        if 0 < (label := int(table[int(value)])) <= len(labels.labels):
+            by_label.setdefault(label, []).append(torch.tensor(places))
+    image = None if case.image is None else StoredArray(case.image)
+    return TrainingCase(
+        id=case.id,
+        dataset=case.dataset,
+        values=values,
+        table=table,
+        known=known,
+        spacing_mm=values.geometry.spacing_mm,
+        spots={label: torch.cat(places) for label, places in by_label.items()},
+        image=image,
+        scale=None if image is None else IntensityScale(**image.about["scale"]),
+    )
+
+
+def _spots(values: NDArray[np.int32], table: Tensor, *, count: int) -> dict[int, Tensor]:
+    """Some voxels of each label, evenly drawn."""
+    labels = table.numpy()[values].ravel()
+    order = np.argsort(labels, kind="stable")
+    held, starts = np.unique(labels[order], return_index=True)
+    spots = {}
+    for label, places in zip(held.tolist(), np.split(order, starts[1:]), strict=True):
+        if 0 < label <= count:
+            chosen = places[:: max(1, len(places) // _SPOTS)][:_SPOTS]
+            spots[label] = torch.from_numpy(np.stack(np.unravel_index(chosen, values.shape), -1))
+    return spots
+
+
+def _in_ras(
+    data: NDArray[np.float32], geometry: Geometry
+) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+    """Voxels ``X Y Z`` in RAS axis order at their own spacing, and that spacing."""
+    volume = Volume(data[None], geometry, None, Source(None, "array"))
+    probe = plan_grid(geometry, Grid((1.0, 1.0, 1.0)))
+    x, y, z = (geometry.spacing_mm[axis] for axis in probe.permutation)
+    turned, _ = to_grid(volume, Grid((x, y, z)))
+    return turned[0].numpy(), (x, y, z)
