@@ -79,6 +79,128 @@ def test_a_result_folder_is_scored_against_a_label_map(textseg, predict, scan, t
 
 
 @pytest.fixture
+def folders(tmp_path):
+    """Arguments that score twelve label maps: the liver is right in six and half in the others."""
+    affine = np.diag([2.0, 2.5, 3.0, 1.0])
+    reference = np.zeros((11, 9, 7), dtype=np.uint8)
+    reference[1:5, 2:7, 2:6] = 1
+    reference[6:10, 2:7, 2:6] = 2
+    half = reference.copy()
+    half[3:5] = 0
+    for side in ("pred", "ref"):
+        (tmp_path / side).mkdir()
+        for number in range(12):
+            labels = half if side == "pred" and number % 2 else reference
+            nib.save(nib.Nifti1Image(labels, affine), tmp_path / side / f"s{number}.nii.gz")
+    (tmp_path / "names.json").write_text(json.dumps({"liver": 1, "left femur": 2}))
+    lines = [f"s{n},{'fm'[n % 2]},{'B' if n > 9 else 'A'}" for n in range(12)]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,sex,scanner", *lines]))
+    return tmp_path / "pred", tmp_path / "ref", "--labels", tmp_path / "names.json"
+
+
+def test_evaluate_gives_means_by_structure_region_and_overall_with_intervals(textseg, folders):
+    answer = json.loads(textseg("evaluate", *folders, "--json").out)
+    assert answer["bootstrap"] == {"samples": 1000, "level": 0.95, "seed": 0}
+    liver, femur = answer["concepts"]
+    assert (liver["concept"], femur["region"], liver["scans"]) == ("liver", "lower_limb", 12)
+    assert liver["dice"]["mean"] == pytest.approx(5 / 6)
+    assert 2 / 3 < liver["dice"]["low"] < 5 / 6 < liver["dice"]["high"] < 1
+    assert femur["dice"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "count": 12, "left_out": 0}
+    assert [region["name"] for region in answer["regions"]] == ["abdomen", "lower_limb"]
+    assert answer["overall"]["dice"]["mean"] == pytest.approx(11 / 12)
+    assert [entry["dice"]["mean"] for entry in answer["datasets"]] == [pytest.approx(11 / 12)]
+    assert answer["groups"] == []
+
+
+def test_evaluate_draws_the_same_scans_again_with_the_same_seed(textseg, folders):
+    few = ("--bootstrap", "5", "--seed")
+    runs = [(*few, "1"), (*few, "1"), (*few, "2"), ("--bootstrap", "0")]
+    first, again, other, without = (
+        json.loads(textseg("evaluate", *folders, "--json", *run).out)["regions"] for run in runs
+    )
+    assert first == again
+    assert first != other
+    assert without[0]["dice"]["low"] is None
+
+
+def test_evaluate_compares_groups_of_scans(textseg, folders, tmp_path):
+    options = ("--cases", tmp_path / "cases.csv", "--by", "sex, scanner")
+    answer = json.loads(textseg("evaluate", *folders, *options, "--json").out)
+    groups = {(group["column"], group["value"]): group for group in answer["groups"]}
+    assert list(groups) == [("sex", "f"), ("sex", "m"), ("scanner", "A"), ("scanner", "B")]
+    male = groups["sex", "m"]
+    assert (male["scans"], male["is_small"]) == (6, False)
+    assert male["dice"]["mean"] == pytest.approx(5 / 6)
+    # every scan of a sex is the same, so no sample differs from another
+    assert list(male["dice_difference"].values())[:3] == pytest.approx([-1 / 6] * 3)
+    few = groups["scanner", "B"]
+    assert (few["scans"], few["is_small"], few["dice"]["low"]) == (2, True, None)
+
+
+def test_evaluate_shows_means_and_groups_to_people(textseg, folders, tmp_path):
+    options = ("--cases", tmp_path / "cases.csv", "--by", "scanner", "--bootstrap", "200")
+    said = textseg("evaluate", *folders, *options, "--seed", "5")
+    assert (said.code, said.err) == (0, "")
+    assert "95 % intervals of 200 resamples, seed 5" in said.out
+    shown = {line.split("  ")[1].strip(): line for line in said.out.splitlines() if "  " in line}
+    assert "0.833 in 0." in shown["liver"]
+    assert "1.000 in 1.000..1.000" in shown["lower limb"]
+    assert "0.917 in 0." in shown["overall"]
+    assert "2 (few)" in shown["B"]
+
+
+def test_evaluate_tells_present_from_absent_structures(textseg, predict, write_scan, tmp_path):
+    (tmp_path / "ref").mkdir()
+    for seed, case in enumerate("ab"):
+        out = tmp_path / "out" / case
+        predict(write_scan(tmp_path / f"{case}.nii.gz", seed=seed), "liver", "spleen", "-o", out)
+        liver = nib.load(out / "liver.nii.gz")
+        nib.save(liver, tmp_path / "ref" / f"{case}.nii.gz")
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps({"liver": 1, "spleen": 2}))
+    arguments = ("evaluate", tmp_path / "out", tmp_path / "ref", "--labels", names)
+    answer = json.loads(textseg(*arguments, "--json").out)
+    scores = [
+        [row["presence"] for row in answer["rows"] if row["structure"] == name]
+        for name in ("liver", "spleen")
+    ]
+    in_order = [(p > n) + (p == n) / 2 for p in scores[0] for n in scores[1]]
+    assert answer["overall"]["presence_auroc"] == sum(in_order) / 4
+    assert (answer["overall"]["absent"], answer["overall"]["absent_correct"]) == (2, 0)
+    said = textseg(*arguments)
+    assert "AUROC" in said.out
+    assert "0 of 2" in said.out
+
+
+def test_evaluate_shows_no_means_of_a_single_scan(textseg, masks):
+    said = textseg("evaluate", *masks)
+    assert "Means" not in said.out
+
+
+def test_evaluate_names_the_scans_that_the_table_lacks(textseg, folders, tmp_path):
+    table = tmp_path / "short.csv"
+    table.write_text("case,sex\n" + "".join(f"s{n},f\n" for n in range(10)))
+    said = textseg("evaluate", *folders, "--cases", table)
+    assert (said.code, said.err.partition("]")[0]) == (3, "error[E300 unusable-input")
+    assert "lacks 's10', 's11'" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--by", "sex"), "--by needs --cases"),
+        (("--cases", "cases.csv", "--by", "age,sex"), "no column 'age', but scanner, sex"),
+        (("--cases", "cases.csv", "--bootstrap", "-1"), "bootstrap"),
+    ],
+)
+def test_evaluate_refuses_groups_it_cannot_make(textseg, folders, monkeypatch, options, why):
+    monkeypatch.chdir(folders[0].parent)
+    said = textseg("evaluate", *folders, *options)
+    assert said.code == 2
+    assert why in said.err
+
+
+@pytest.fixture
 def without_lightning(monkeypatch):
     for name in list(sys.modules):
         if name.partition(".")[0] == "lightning" or name == "textseg.training.cli":

@@ -256,4 +256,10 @@ def test_only_the_entry_points_read_what_users_installed(checkout):
         p for p in package.rglob("*.py") if "load_user_tree" in p.read_text(encoding="utf-8")
     ]
     outside = {p.relative_to(package).as_posix() for p in readers if p.parent.name != "knowledge"}
-    assert outside == {"cli/batch.py", "cli/concepts.py", "cli/resolve.py", "segmenter.py"}
+    assert outside == {
+        "cli/batch.py",
+        "cli/concepts.py",
+        "cli/evaluate.py",
+        "cli/resolve.py",
+        "segmenter.py",
+    }

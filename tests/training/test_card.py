@@ -17,8 +17,9 @@ from textseg.network.weights import Domain, ModelManifest
 from textseg.outputs.manifest import ModelRecord, RunRecord
 from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
 from textseg.prompts import resolve
+from textseg.training.aggregation import auroc
 from textseg.training.card import render_card
-from textseg.training.scores import ModelScores, auroc, score_scan
+from textseg.training.scores import ModelScores, score_scan
 
 CONCEPTS = ("liver", "spleen", "gallbladder")
 MANIFEST = ModelManifest(

@@ -20,7 +20,7 @@ from textseg.outputs.manifest import (
     RunRecord,
     SoftwareRecord,
 )
-from textseg.training.evaluation import evaluate, read_label_names
+from textseg.training.evaluation import evaluate, read_case_table, read_label_names
 
 AFFINE = np.array([[0, -1.5, 0, 9], [2.0, 0, 0, -4], [0, 0, 3.0, 1], [0, 0, 0, 1]])
 VOXEL_ML = 0.009
@@ -48,12 +48,14 @@ def by_structure(table):
 
 
 def write_result(folder, masks, absent=()):
-    """A result folder as a prediction leaves it."""
+    """A result folder as a prediction leaves it, sure of what it found and unsure of the rest."""
     prompts = [
-        PromptRecord(prompt=prompt, status="ok", file=f"{number}.nii.gz", concepts=concepts)
+        PromptRecord(
+            prompt=prompt, status="ok", file=f"{number}.nii.gz", concepts=concepts, presence=0.9
+        )
         for number, (prompt, (_, concepts)) in enumerate(masks.items())
     ]
-    prompts += [PromptRecord(prompt=prompt, status="not_found") for prompt in absent]
+    prompts += [PromptRecord(prompt=prompt, status="not_found", presence=0.2) for prompt in absent]
     for number, (mask, _) in enumerate(masks.values()):
         write(folder / f"{number}.nii.gz", mask.astype(np.uint8))
     manifest = Manifest(
@@ -247,6 +249,119 @@ def test_progress_is_told_for_every_structure(labels, tmp_path):
     calls = []
     evaluate(path, path, names=NAMES, progress=lambda *call: calls.append(call))
     assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_rows_carry_the_modality_and_the_presence_scores_of_the_manifest(labels, tmp_path):
+    for case in ("a", "b"):
+        write_result(tmp_path / "out" / case, {"liver": (labels == 1, ())}, absent=["spleen"])
+        write(tmp_path / "ref" / f"{case}.nii.gz", labels)
+    table = evaluate(tmp_path / "out", tmp_path / "ref", names={"liver": 1, "spleen": 9})
+    assert [(row.case, row.structure, row.presence, row.modality) for row in table.rows] == [
+        (case, structure, presence, "ct")
+        for case in ("a", "b")
+        for structure, presence in (("liver", 0.9), ("spleen", 0.2))
+    ]
+    single = evaluate(tmp_path / "out" / "a", tmp_path / "ref" / "a.nii.gz", names={"liver": 1})
+    assert [(row.presence, row.modality) for row in single.rows] == [(0.9, "ct")]
+
+
+def test_names_of_structures_are_read_as_concepts_and_regions(labels, tmp_path):
+    path = write(tmp_path / "scan.nii.gz", labels)
+    names = {
+        "kidney_left": 1,
+        "Left Kidney": 1,
+        "liver tumor": 2,
+        "liver and spleen": 3,
+        "liver and femur": 3,
+        "Structure_17": 1,
+    }
+    rows = evaluate(path, path, names=names).rows
+    assert {row.structure: (row.concept, row.region) for row in rows} == {
+        "kidney_left": ("kidney.left", "abdomen"),
+        "Left Kidney": ("kidney.left", "abdomen"),
+        "liver tumor": ("liver_tumor", "lesion"),
+        "liver and spleen": ("liver and spleen", "abdomen"),
+        "liver and femur": ("liver and femur", "whole_body"),
+        "Structure_17": ("structure 17", "other"),
+    }
+    assert {(row.dataset, row.modality, row.presence) for row in rows} == {("", "", None)}
+
+
+def test_the_table_of_cases_says_which_data_set_and_modality_a_scan_is_of(labels, tmp_path):
+    write_result(tmp_path / "out", {"liver": (labels == 1, ())})
+    path = write(tmp_path / "ref.nii.gz", labels)
+    cases = {"out": {"dataset": "BTCV", "modality": "MR", "sex": "f"}}
+    (row,) = evaluate(tmp_path / "out", path, names={"liver": 1}, cases=cases).rows
+    assert (row.dataset, row.modality) == ("BTCV", "mr")
+    silent = {"out": {"modality": ""}}
+    (row,) = evaluate(tmp_path / "out", path, names={"liver": 1}, cases=silent).rows
+    assert (row.dataset, row.modality) == ("", "ct")
+
+
+def test_cases_that_their_table_lacks_are_all_named_before_any_is_scored(labels, tmp_path):
+    for case in ("a", "b", "c", "lonely"):
+        write(tmp_path / "pred" / f"{case}.nii.gz", labels)
+    for case in ("a", "b", "c"):
+        write(tmp_path / "ref" / f"{case}.nii.gz", labels)
+    calls = []
+    with pytest.raises(InputError, match="lacks 'a', 'c'"):
+        evaluate(
+            tmp_path / "pred",
+            tmp_path / "ref",
+            names=NAMES,
+            cases={"b": {}, "x": {}},
+            progress=lambda *call: calls.append(call),
+        )
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", 'case,sex,site\na,f,"Bern, CH"\nb,,1\n'),
+        ("t.TSV", "case\tsex\tsite\na\tf\tBern, CH\nb\t\t1\n"),
+        (
+            "t.json",
+            '[{"case": "a", "sex": "f", "site": "Bern, CH"},'
+            ' {"case": "b", "sex": null, "site": 1}]',
+        ),
+        ("bom.csv", '\ufeffcase,sex,site\na,f,"Bern, CH"\nb,,1\n'),
+    ],
+)
+def test_tables_of_cases_are_read_in_three_formats(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    table = read_case_table(path)
+    assert table == {"a": {"sex": "f", "site": "Bern, CH"}, "b": {"sex": "", "site": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("t.csv", "id,sex\na,f\n", "'id'"),
+        ("t.csv", "sex,case\nf,a\n", "first column"),
+        ("t.csv", "case,sex\na,f\na,m\n", "'a' is there twice"),
+        ("t.csv", "case,sex\na,f,extra\n", "extra"),
+        ("t.csv", "case,sex\na\n", "None"),
+        ("t.csv", 'case,sex\na,"f', "table of cases"),
+        ("t.json", '{"a": {"sex": "f"}}', "list"),
+        ("t.json", "[{}]", "one line"),
+        ("t.json", "[", "JSON"),
+        ("t.xlsx", "case,sex\n", "xlsx"),
+    ],
+)
+def test_what_is_no_table_of_cases_is_refused(tmp_path, name, content, why):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(InputError, match=why) as caught:
+        read_case_table(path)
+    assert caught.value.path == path
+
+
+def test_a_table_of_cases_that_is_not_there_cannot_be_read(tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_case_table(tmp_path / "gone.csv")
+    assert caught.value.code == "E303"
 
 
 def test_evaluation_needs_no_training_framework():

@@ -28,7 +28,8 @@ from textseg.training.checkpoint import (
 from textseg.training.cli import fit, resume_arguments
 from textseg.training.datamodule import MixtureDataModule
 from textseg.training.export import export_model
-from textseg.training.segmentation_task import OptimiserConfig, SegmentationTask
+from textseg.training.objectives import OptimiserConfig, PromptConfig
+from textseg.training.segmentation_task import SegmentationTask
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
@@ -70,7 +71,7 @@ def _folder(tmp_path_factory):
 def make_task():
     return seeded(
         lambda: SegmentationTask(
-            tiny_network(), OptimiserConfig(lr=3e-3, warmup_steps=3), mask_prompts=5
+            tiny_network(), OptimiserConfig(lr=3e-3, warmup_steps=3), prompts=PromptConfig(masks=5)
         )
     )
 
@@ -337,7 +338,7 @@ def test_the_command_trains_logs_and_resumes(folder, tmp_path):
                 }
             ],
         },
-        "model": {"network": json.loads(tiny_network().model_dump_json()), "block": 8},
+        "model": {"network": json.loads(tiny_network().model_dump_json()), "losses": {"block": 8}},
         "data": {
             "cases": str(folder / "manifest.json"),
             "encoder": str(folder / "words"),

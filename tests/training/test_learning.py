@@ -25,6 +25,7 @@ from textseg.knowledge import load_tree
 from textseg.network.backbones import BackboneConfig
 from textseg.network.queries import build_queries
 from textseg.training.augment import GeometryConfig
+from textseg.training.objectives import PromptConfig
 from textseg.training.sampling import DomainConfig, DomainSampler
 from textseg.training.segmentation_task import DomainPrompts, SegmentationTask
 
@@ -83,7 +84,7 @@ def _trained():
         query_features=TINY_QUERY,
         full_channels=12,
     )
-    task = seeded(lambda: SegmentationTask(network, mask_prompts=5))
+    task = seeded(lambda: SegmentationTask(network, prompts=PromptConfig(masks=5)))
     task.set_domains([DomainPrompts({"mr": queries}, labels)])
     optimiser = torch.optim.AdamW(task.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, total_steps=STEPS)

@@ -15,7 +15,7 @@ from textseg.training.losses import (
     presence_loss,
     union_masks,
 )
-from textseg.training.segmentation_task import OptimiserConfig, rate_factor
+from textseg.training.objectives import OptimiserConfig, rate_factor
 
 IGNORE = -1
 
@@ -105,6 +105,28 @@ def test_dice_loss_by_hand():
     p = [sigmoid(0), sigmoid(2), sigmoid(-1)]
     by_hand = 1 - (2 * (p[1] + p[2]) + 1) / (sum(q * q for q in p) + 2 + 1)
     assert float(dice_loss(logits, targets, valid)) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_dice_loss_of_plain_sums_by_hand():
+    logits = torch.tensor([[[0.0], [2.0], [-1.0]]])
+    targets = torch.tensor([[[0.0], [1.0], [1.0]]])
+    p = [sigmoid(x) for x in (0.0, 2.0, -1.0)]
+    by_hand = 1 - (2 * (p[1] + p[2]) + 1) / (sum(p) + 2 + 1)
+    found = dice_loss(logits, targets, torch.ones(1, 3, 1), squared=False)
+    assert float(found) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_focal_loss_by_hand():
+    logits, targets = torch.tensor([[[2.0], [-1.0]]]), torch.tensor([[[1.0], [1.0]]])
+    terms = [(1 - sigmoid(x)) ** 2 * -math.log(sigmoid(x)) for x in (2.0, -1.0)]
+    found = mask_bce(logits, targets, torch.ones(1, 2, 1), focal_gamma=2.0)
+    assert float(found) == pytest.approx(sum(terms) / 2, rel=1e-5)
+
+
+def test_a_cosine_falls_from_the_warm_up_to_zero():
+    config = OptimiserConfig(warmup_steps=20, decay="cosine")
+    factors = [rate_factor(step, total=200, config=config) for step in (0, 19, 20, 110, 200)]
+    assert factors == pytest.approx([0.05, 1.0, 1.0, 0.5, 0.0])
 
 
 def test_dice_loss_is_zero_for_a_sure_hit_and_near_one_for_a_sure_miss():

@@ -6,7 +6,10 @@ import pytest
 import torch
 from fakes import TINY_QUERY, apart, noise, seeded, tiny_network, write_model
 
+from textseg.errors import ModelError
+from textseg.network.backbones import BackboneConfig
 from textseg.training.domain_labels import IGNORE
+from textseg.training.objectives import LossConfig, PromptConfig
 from textseg.training.sampling import Batch
 from textseg.training.segmentation_task import DomainPrompts, SegmentationTask
 
@@ -17,7 +20,11 @@ SIZE = (16, 12, 8)
 
 
 def make_task(fusion="late", **settings):
-    task = seeded(lambda: SegmentationTask(tiny_network(fusion), block=8, **settings))
+    task = seeded(
+        lambda: SegmentationTask(
+            tiny_network(fusion), **{"losses": LossConfig(block=8), **settings}
+        )
+    )
     queries = noise(N + 1, TINY_QUERY, seed=9)
     task.set_domains([DomainPrompts({"ct": queries}, LABELS)])
     return task
@@ -79,15 +86,17 @@ def test_competition_neither_praises_nor_blames_what_is_unknown():
     refined = task.network.refine(features, queries).detach().requires_grad_()
     views = task._views(features, batch.labels, torch.Generator().manual_seed(0))
     assert set(views) == {"half", "full"}
-    for name, view in views.items():
-        (loss,) = task._competition(name, view, refined, batch.known, LABELS).values()
+    for view in views.values():
+        (loss,) = task._competition(view, refined, batch.known, LABELS).values()
         loss.backward(retain_graph=True)
     assert not refined.grad[:, 3].any()
     assert refined.grad[:, :3].any()
 
 
 def test_mask_losses_neither_praise_nor_blame_what_is_unknown():
-    task = make_task(mask_prompts=10)  # more than there are: unknown prompts are chosen too
+    task = make_task(
+        prompts=PromptConfig(masks=10)
+    )  # more than there are: unknown prompts are chosen too
     batch = make_batch(known=(1, 1, 1, 0))
     whole = task.losses(batch)
     before = {k: float(v.detach()) for k, v in whole.items() if k.endswith(("dice", "bce"))}
@@ -97,34 +106,6 @@ def test_mask_losses_neither_praise_nor_blame_what_is_unknown():
     after = task.losses(batch)
     assert len(before) == 4
     assert {k: float(after[k].detach()) for k in before} == pytest.approx(before, abs=1e-6)
-
-
-def test_chosen_prompts_are_mostly_present_and_some_absent():
-    task = make_task(mask_prompts=10)
-    voxels = torch.tensor([5.0] * 20 + [0.0] * 20 + [5.0] * 10)
-    known = torch.tensor([True] * 40 + [False] * 10)
-    none = torch.zeros(50, 50, dtype=torch.bool)
-    for seed in range(5):
-        rows = task._choose(voxels, known, none, torch.Generator().manual_seed(seed))
-        assert len(rows) == 10
-        present, absent = rows[:8], rows[8:]
-        assert ((present < 20).all(), ((absent >= 20) & (absent < 40)).all()) == (True, True)
-
-
-def test_absent_prompts_that_are_easily_confused_with_present_ones_come_more_often():
-    task = make_task(mask_prompts=10)
-    voxels = torch.tensor([5.0] * 10 + [0.0] * 30)
-    known = torch.ones(40, dtype=torch.bool)
-    twins = torch.zeros(40, 40, dtype=torch.bool)
-    twins[0, 10] = twins[10, 0] = True
-    drawn = []
-    for table in (twins, torch.zeros_like(twins)):
-        rows = [
-            task._choose(voxels, known, table, torch.Generator().manual_seed(s)) for s in range(60)
-        ]
-        drawn.append(sum(bool((row[8:] == 10).any()) for row in rows))
-    # two of thirty absent prompts are asked for: 4 of 60 by chance, against half of the time
-    assert drawn[0] > 20 > 12 > drawn[1]
 
 
 def test_the_block_lies_inside_and_meets_every_structure_in_turn():
@@ -158,3 +139,61 @@ def test_weights_may_start_from_a_model_folder(tmp_path):
     task = make_task(init_from=str(tmp_path / "donor"))
     for name, tensor in task.network.state_dict().items():
         torch.testing.assert_close(tensor, donor.state_dict()[name], rtol=2**-11, atol=1e-7)
+
+
+def test_deep_supervision_judges_every_level_by_its_weight():
+    backbone = BackboneConfig(channels=(4, 6, 8, 10), blocks=(1, 1, 1, 1))
+    network = tiny_network(mask_levels=3, backbone=backbone)
+    whole = make_batch()
+    batch = whole._replace(image=whole.image[:, :, :, :8], labels=whole.labels[:, :, :8])
+
+    def losses_of(*levels):
+        config = LossConfig(levels=levels, block=0)
+        task = seeded(lambda: SegmentationTask(network, losses=config))
+        task.set_domains([DomainPrompts({"ct": noise(N + 1, TINY_QUERY, seed=9)}, LABELS)])
+        return {name: float(loss.detach()) for name, loss in task.losses(batch).items()}
+
+    one, two = losses_of(1.0, 1.0, 1.0), losses_of(0.5, 0.25, 2.0)
+    parts = ("ce", "dice", "bce")
+    assert set(one) == {f"{level}_{p}" for level in ("full", "half", "quarter") for p in parts} | {
+        "presence"
+    }
+    for level, weight in (("full", 0.5), ("half", 0.25), ("quarter", 2.0)):
+        for part in parts:
+            name = f"{level}_{part}"
+            assert two[name] == pytest.approx(weight * one[name], rel=1e-5)
+
+
+def test_levels_without_mask_heads_are_refused():
+    with pytest.raises(ModelError, match="3 levels; the network has masks at 2"):
+        SegmentationTask(tiny_network(), losses=LossConfig(levels=(1.0, 1.0, 1.0)))
+
+
+def test_losses_can_be_left_out():
+    config = LossConfig(competition=0, presence=0, dice=0, block=8)
+    losses = make_task(losses=config).losses(make_batch())
+    assert set(losses) == {"full_dice", "full_bce", "half_dice", "half_bce"}
+    assert float(losses["full_dice"].detach()) == 0 < float(losses["full_bce"].detach())
+
+
+def test_recomputing_the_backbone_changes_no_gradient():
+    gradients = []
+    for recompute in (False, True):
+        task = make_task(recompute=recompute)
+        torch.stack(list(task.losses(make_batch()).values())).sum().backward()
+        gradients.append({n: p.grad for n, p in task.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name])
+
+
+def test_a_hidden_organ_contributes_to_no_loss():
+    # the liver is there, drawn in the image and in no label, and the case does not annotate it
+    labels = torch.zeros(2, *SIZE, dtype=torch.int64)
+    labels[:, 2:8, 2:8, 1:7] = 1
+    batch = make_batch(labels=labels, known=(1, 1, 1, 0))
+    task = make_task(prompts=PromptConfig(masks=10))
+    queries = task._domains[0].queries["ct"].clone().requires_grad_()
+    task.set_domains([DomainPrompts({"ct": queries}, LABELS)])
+    torch.stack(list(task.losses(batch).values())).sum().backward()
+    assert not queries.grad[CONCEPTS.index("liver")].any()
+    assert all(queries.grad[k].any() for k in range(3))

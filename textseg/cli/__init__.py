@@ -48,6 +48,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("fit", context_settings={**_PASSED_ON, "help_option_names": []})(train.fit)
+app.command("validate", context_settings={**_PASSED_ON, "help_option_names": []})(train.validate)
+app.command("test", context_settings={**_PASSED_ON, "help_option_names": []})(train.test)
 _AFTER_STAGE = {**_PASSED_ON, "allow_interspersed_args": False}
 app.command("pretrain", context_settings=_AFTER_STAGE)(train.pretrain)
 app.command("export")(train.export)

@@ -22,10 +22,32 @@ def fit(context: typer.Context) -> None:
     """Train a segmenter.
 
     Takes LightningCLI's options, such as -c FILE or --trainer.max_epochs=9; `textseg fit --help`
-    lists them. `--resume FOLDER` goes on from the last checkpoint of a run. Needs textseg[train].
+    lists them. -c nano and other names mean the configurations that come with textseg.
+    `--resume FOLDER` goes on from the last checkpoint of a run, `--init-from MODEL` starts from the
+    weights of a model. Needs textseg[train].
     """
     with _unasked_advice_muted():
         _training().fit(_passed_on(context))
+
+
+def validate(context: typer.Context) -> None:
+    """Score a checkpoint on the validation scans of its domains.
+
+    Takes what `textseg fit` takes, with --ckpt_path=CKPT or --init-from MODEL. Needs
+    textseg[train].
+    """
+    with _unasked_advice_muted():
+        _training().score("validate", _passed_on(context))
+
+
+def test(context: typer.Context) -> None:
+    """Score a checkpoint on the test scans of its domains, with distances and means by region.
+
+    Takes what `textseg fit` takes, with --ckpt_path=CKPT or --init-from MODEL. Writes test.csv
+    beside the log. Needs textseg[train].
+    """
+    with _unasked_advice_muted():
+        _training().score("test", _passed_on(context))
 
 
 def pretrain(

@@ -17,8 +17,9 @@ from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from textseg.errors import ModelError
 from textseg.network.backbones import BackboneConfig, make_backbone
@@ -38,6 +39,8 @@ class NetworkConfig(BaseModel):
         full_channels: Channels of the finest decoded map.
         least_channels: Least channels of the other decoded maps; classifying a hundred
             structures takes more than the finest backbone stages have.
+        mask_levels: Decoder levels, from full resolution down, that masks can be made at; those
+            below the first serve training alone.
         prompt_maps: Prompt-dependent maps per decoder stage (``multiscale`` only).
         query_features: Length of a query vector.
         embedding: Width of the query decoder.
@@ -60,6 +63,7 @@ class NetworkConfig(BaseModel):
     light_full_resolution: bool = True
     full_channels: int = 32
     least_channels: int = 0
+    mask_levels: int = Field(default=2, ge=1)
     prompt_maps: int = 8
     query_features: int = 391
     embedding: int = 192
@@ -103,7 +107,10 @@ class PromptedSegmenter(nn.Module):
 
     Attributes:
         granularity: Window sizes must be multiples of this many voxels.
+        recompute: Compute the backbone again for the backward pass, to save memory.
     """
+
+    recompute = False
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -132,12 +139,13 @@ class PromptedSegmenter(nn.Module):
             config.embedding, layers=config.layers, heads=config.heads, hidden=config.hidden
         )
         levels = self.pixel_decoder.channels if config.fusion == "late" else (config.full_channels,)
+        levels = levels[: config.mask_levels]
         self.mask_heads = nn.ModuleList(
-            Perceptron(config.embedding, config.embedding, width + 1) for width in levels[:2]
+            Perceptron(config.embedding, config.embedding, width + 1) for width in levels
         )
         self.shortcuts = nn.ModuleList(
             nn.Linear(config.query_features, width + 1, bias=False)
-            for width in levels[:2]
+            for width in levels
             if config.text_shortcut
         )
         for weight in self.shortcuts.parameters():
@@ -189,10 +197,15 @@ class PromptedSegmenter(nn.Module):
 
     def encode_coarse(self, volume: Tensor) -> Features:
         """Features without the map at full resolution."""
-        maps = self.backbone(volume)
+        maps = self._pyramid(volume)
         decoded = self.pixel_decoder(maps) if self.config.fusion == "late" else []
         tokens, position = self.token_pool(maps)
         return Features(tuple(maps), tuple(decoded), tokens, position)
+
+    def _pyramid(self, volume: Tensor) -> list[Tensor]:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return self.backbone(volume)  # type: ignore[no-any-return]
+        return checkpoint(self.backbone, volume, use_reentrant=False)  # type: ignore[no-any-return]
 
     def finest(self, features: Features, block: Block | None = None) -> Tensor:
         """Prompt-free map at full resolution, of a block of half-resolution voxels or of all."""
@@ -230,7 +243,7 @@ class PromptedSegmenter(nn.Module):
     def mask_vectors(self, refined: Tensor, level: int = 0) -> Tensor:
         """Weights and, last, bias of each prompt's mask at a decoder level, ``B K C+1``.
 
-        Level 0 is full resolution; level 1, half of it, exists with ``late`` fusion for training.
+        Level 0 is full resolution, each next one half of it; those exist with ``late`` fusion.
         """
         seen = refined[..., : self.config.embedding]
         asked = refined[..., self.config.embedding :]

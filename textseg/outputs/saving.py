@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from textseg.errors import InputError
 from textseg import atomic
+from textseg.errors import InputError
 from textseg.outputs.formats import MaskFormat
 from textseg.outputs.layout import OutputPlan
 from textseg.outputs.manifest import FileRecord, Manifest, PromptRecord, read_manifest

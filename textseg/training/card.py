@@ -12,7 +12,8 @@ from textseg.atomic import write_atomically
 from textseg.datasets import Case
 from textseg.knowledge import KnowledgeTree
 from textseg.network.weights import ModelManifest
-from textseg.training.scores import CaseScore, ModelScores, StructureScore, auroc
+from textseg.training.aggregation import auroc
+from textseg.training.scores import CaseScore, ModelScores, StructureScore
 
 
 def render_card(

@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
@@ -55,27 +56,38 @@ class ResumableCheckpoint(Checkpoint):
     ) -> None:
         """Writes a checkpoint if one is due."""
         final = trainer.current_epoch + 1 == trainer.max_epochs
-        if final or time.monotonic() - self._written_at >= 60 * self.minutes:
+        due = final or time.monotonic() - self._written_at >= 60 * self.minutes
+        # every process has to take part, and their clocks differ
+        if trainer.strategy.broadcast(due):
             write_checkpoint(trainer, self.folder)
             self._written_at = time.monotonic()
 
 
 def write_checkpoint(trainer: lightning.Trainer, folder: Path, *, name: str = LAST) -> Path:
-    """Writes a checkpoint so that a kill at any moment leaves it, or the one before, whole."""
+    """Writes a checkpoint so that a kill at any moment leaves it, or the one before, whole.
+
+    Every process of the run calls it; the first one writes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     target, partial = folder / name, folder / f".{name}.{os.getpid()}"
     try:
         trainer.save_checkpoint(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        read_checkpoint(partial)
+        _publish(partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    if name == LAST and target.exists():
-        target.replace(folder / PREVIOUS)
-    partial.replace(target)
     return target
+
+
+@rank_zero_only
+def _publish(partial: Path, target: Path) -> None:
+    """Gives a checkpoint its name, once it is on the disk and can be read."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    read_checkpoint(partial)
+    if target.name == LAST and target.exists():
+        target.replace(target.with_name(PREVIOUS))
+    partial.replace(target)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

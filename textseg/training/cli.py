@@ -1,4 +1,4 @@
-"""``textseg fit``, ``pretrain``, ``export`` and ``card``: LightningCLI over YAML files."""
+"""``textseg fit``, ``validate``, ``test``, ``pretrain``, ``export``, ``card``: LightningCLI."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from textseg.errors import ModelError
 from textseg.knowledge import load_tree
 from textseg.network.text_encoder import TextEncoderConfig
 from textseg.network.weights import ModelManifest, load_encoder
+from textseg.resources import data_folder
 from textseg.training.card import write_card
 from textseg.training.checkpoint import LAST, PREVIOUS
 from textseg.training.datamodule import MixtureDataModule, domain_space, training_cases
@@ -38,17 +39,22 @@ class KeepConfig(SaveConfigCallback):
 
 def fit(arguments: Sequence[str]) -> LightningCLI:
     """Trains a segmenter; ``arguments`` are LightningCLI's, after the word ``fit``."""
-    return _run(SegmentationTask, MixtureDataModule, arguments)
+    return _run("fit", SegmentationTask, MixtureDataModule, arguments)
+
+
+def score(stage: Literal["validate", "test"], arguments: Sequence[str]) -> LightningCLI:
+    """Scores a checkpoint, or the model it starts from, on its validation or test scans."""
+    return _run(stage, SegmentationTask, MixtureDataModule, arguments)
 
 
 def pretrain(stage: Literal["text-text", "text-atlas"], arguments: Sequence[str]) -> LightningCLI:
     """Trains a text encoder on the knowledge tree, or on what its structures look like."""
     if stage == "text-text":
-        return _run(TextTextTask, TreeTexts, arguments)
-    return _run(TextAtlasTask, MixtureDataModule, arguments)
+        return _run("fit", TextTextTask, TreeTexts, arguments)
+    return _run("fit", TextAtlasTask, MixtureDataModule, arguments)
 
 
-def _run(task: type, datamodule: type, arguments: Sequence[str]) -> LightningCLI:
+def _run(command: str, task: type, datamodule: type, arguments: Sequence[str]) -> LightningCLI:
     with warnings.catch_warnings():
         # it warns whenever the process has words of its own, which here are the same words
         warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
@@ -57,11 +63,35 @@ def _run(task: type, datamodule: type, arguments: Sequence[str]) -> LightningCLI
         return LightningCLI(
             task,
             datamodule,
-            args=["fit", *resume_arguments(arguments)],
+            args=[command, *config_arguments(resume_arguments(arguments))],
             save_config_callback=KeepConfig,
             auto_configure_optimizers=False,
             trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
         )
+
+
+def config_arguments(arguments: Sequence[str]) -> list[str]:
+    """Arguments with names of configurations that come with textseg turned into their files.
+
+    ``-c nano`` means ``configs/train/nano.yaml`` unless there is a file of that name;
+    ``--init-from MODEL`` is short for ``--model.init_from=MODEL``.
+    """
+    result = list(arguments)
+    for place, word in enumerate(result[:-1]):
+        if word in ("-c", "--config"):
+            result[place + 1] = str(find_config(result[place + 1]))
+        if word == "--init-from":
+            result[place : place + 2] = [f"--model.init_from={result[place + 1]}", ""]
+    return [word for word in result if word]
+
+
+def find_config(name: str) -> Path:
+    """The file of a configuration, given by path or by the name of one that ships."""
+    path = Path(name)
+    if path.exists() or path.suffix:
+        return path
+    shipped = sorted(data_folder("configs").glob(f"*/{name}.yaml"))
+    return shipped[0] if shipped else path
 
 
 def resume_arguments(arguments: Sequence[str]) -> list[str]:
@@ -109,6 +139,7 @@ def export(
     Raises:
         ModelError: A file is missing (E405), or the checkpoint is of another network (E402).
     """
+    config = find_config(str(config))
     for path in (checkpoint, config):
         if not path.is_file():
             raise ModelError("there is no such file.", code="E405", path=path)
@@ -152,7 +183,7 @@ def card(
         cases: Case list to use in place of the configuration's.
         progress: Called after each scan.
     """
-    run = _instantiated(_settings(config), cases)
+    run = _instantiated(_settings(find_config(str(config))), cases)
     listed = load_cases(run.datamodule.cases_path)
     domains = run.datamodule.domains
     scores = score_model(segmenter, domains, listed, progress=progress)

@@ -52,6 +52,7 @@ class MixtureDataModule(lightning.LightningDataModule):
         self.labels: list[DomainLabels] = []
         self.prompts: list[DomainPrompts] = []
         self.validation: list[ValidationCase] = []
+        self.testing: list[ValidationCase] = []
         self._samplers: list[DomainSampler] = []
 
     def setup(self, stage: str) -> None:
@@ -72,11 +73,8 @@ class MixtureDataModule(lightning.LightningDataModule):
                 load_case(case, labels, with_body=with_body)
                 for case, with_body in zip(mine, synthetic, strict=True)
             ]
-            scored = [
-                load_validation_case(case, space, domain=index, spacing_mm=domain.grid_mm)
-                for case in validation_cases(domain, cases)
-            ]
-            self.validation += [case for case in scored if case.values]
+            self.validation += scored(validation_cases(domain, cases), space, domain, index)
+            self.testing += scored(test_cases(domain, cases), space, domain, index)
             self.labels.append(labels)
             self._samplers.append(DomainSampler(domain, index=index, labels=labels, cases=loaded))
         queries = self.queries(named_encoder(self.encoder))
@@ -112,6 +110,10 @@ class MixtureDataModule(lightning.LightningDataModule):
         """Numbers of the cases in ``validation``, one at a time."""
         return DataLoader(torch.arange(len(self.validation)), batch_size=None)  # type: ignore[arg-type]
 
+    def test_dataloader(self) -> DataLoader[Tensor]:
+        """Numbers of the cases in ``testing``, one at a time."""
+        return DataLoader(torch.arange(len(self.testing)), batch_size=None)  # type: ignore[arg-type]
+
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
@@ -119,10 +121,29 @@ def _one_thread(_: int) -> None:
 
 def validation_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
     """Scans with labels that the domain is scored on and never trained on."""
-    scored = [c for c in cases if c.split == "val" and c.dataset in domain.validation]
+    found = [c for c in cases if c.split == "val" and c.dataset in domain.validation]
     labelled = labelled_cases(domain, cases)
-    scored += [case for i, case in enumerate(labelled) if held_out(domain, i)]
-    return [case for case in scored if case.image is not None and case.masks]
+    found += [case for i, case in enumerate(labelled) if held_out(domain, i)]
+    return [case for case in found if case.image is not None and case.masks]
+
+
+def test_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
+    """Scans with labels that the domain is tested on and never sees while it trains."""
+    return [
+        case
+        for case in cases
+        if case.split == "val" and case.dataset in domain.test and case.image and case.masks
+    ]
+
+
+def scored(
+    cases: Sequence[Case], space: LabelSpace, domain: DomainConfig, index: int
+) -> list[ValidationCase]:
+    """Cases in memory that hold a concept of the space."""
+    loaded = (
+        load_validation_case(case, space, domain=index, spacing_mm=domain.grid_mm) for case in cases
+    )
+    return [case for case in loaded if case.values]
 
 
 def labelled_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:

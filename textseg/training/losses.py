@@ -52,24 +52,36 @@ def competition_loss(
     return functional.cross_entropy(scores, targets, weight=weight, ignore_index=ignore)
 
 
-def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """One minus soft Dice of each mask, ``B K`` from ``B V K`` (Milletari et al. 2016).
+def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, squared: bool = True) -> Tensor:
+    """One minus soft Dice of each mask, ``B K`` from ``B V K``.
 
     Args:
         logits: Mask logits.
         targets: Zeros and ones.
         valid: ``B V 1`` or ``B V K``; voxels outside do not count.
+        squared: Denominator of squares (Milletari et al. 2016), which lets unsure voxels count
+            less, or of plain sums (Sudre et al. 2017).
     """
     probability = logits.float().sigmoid() * valid
     target = targets * valid
     overlap = (probability * target).sum(1)
-    total = probability.square().sum(1) + target.sum(1)
-    return 1 - (2 * overlap + 1) / (total + 1)
+    size = probability.square() if squared else probability
+    return 1 - (2 * overlap + 1) / (size.sum(1) + target.sum(1) + 1)
 
 
-def mask_bce(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy of each mask over valid voxels, ``B K`` from ``B V K``."""
+def mask_bce(logits: Tensor, targets: Tensor, valid: Tensor, *, focal_gamma: float = 0.0) -> Tensor:
+    """Binary cross-entropy of each mask over valid voxels, ``B K`` from ``B V K``.
+
+    Args:
+        logits: Mask logits.
+        targets: Zeros and ones.
+        valid: ``B V 1`` or ``B V K``; voxels outside do not count.
+        focal_gamma: Each voxel counts by how far it is from right, to this power (Lin et al. 2017,
+            focal loss); 0 counts all alike.
+    """
     loss = functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+    if focal_gamma > 0:
+        loss = loss * (logits.float().sigmoid() - targets).abs() ** focal_gamma
     return (loss * valid).sum(1) / valid.sum(1).clamp(min=1)
 
 

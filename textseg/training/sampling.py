@@ -54,6 +54,7 @@ class DomainConfig:
         skip: Concepts of the data sets that are not trained.
         real: Probability of the real image of a case that has one, rather than a synthetic one.
         random_contrast: Probability of MR-like contrast (as modality ``mr``) in a CT domain.
+        jitter: How far a crop's middle strays from that structure, in quarters of the window.
         strip: Probability that unnamed tissues around the structures are removed.
         negatives: Other domains whose scans show none of this domain's concepts.
         negative_share: Part of the MR batches that show such a scan, half of them as that domain's
@@ -61,6 +62,7 @@ class DomainConfig:
         mirror: Probability of mirroring left and right.
         hold_out_every: Keep every n-th labelled case for validation; 0 keeps none.
         validation: Registry names of data sets whose ``val`` cases are scored during training.
+        test: Registry names of data sets whose ``val`` cases `textseg test` scores.
         geometry: Strength of deformations.
         quality: Strength of image degradation.
     """
@@ -76,6 +78,7 @@ class DomainConfig:
     size_power: float = 0.0
     repeats: int = 0
     foreground: float = 0.7
+    jitter: float = 1.0
     skip: list[str] = field(default_factory=list)
     real: float = 0.5
     random_contrast: float = 0.0
@@ -85,6 +88,7 @@ class DomainConfig:
     mirror: float = 0.5
     hold_out_every: int = 0
     validation: list[str] = field(default_factory=list)
+    test: list[str] = field(default_factory=list)
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
 
@@ -216,9 +220,10 @@ class DomainSampler:
             centre = torch.rand(3, generator=generator) * size
         extent = torch.tensor(grid.window) * torch.tensor(grid.grid_mm)
         half = extent / torch.tensor(case.spacing_mm) / 2
-        centre = centre + (torch.rand(3, generator=generator) - 0.5) * half
+        jitter = self.config.jitter * half
+        centre = centre + (torch.rand(3, generator=generator) - 0.5) * jitter
         inside = torch.where(size > 2 * half, centre.clamp(half, size - half), size / 2)
-        return inside + (torch.rand(3, generator=generator) - 0.5) * half * 0.3
+        return inside + (torch.rand(3, generator=generator) - 0.5) * jitter * 0.3
 
     def _real_image(self, case: TrainingCase, cut: Cut, generator: Generator) -> Tensor:
         assert case.scale is not None

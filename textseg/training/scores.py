@@ -176,13 +176,3 @@ def _absent_score(result: Segmentation, prompt: str, concept: str) -> AbsentScor
         presence=round(answer.presence or 0.0, 4),
         predicted_ml=round(float(answer.mask.sum()) * result.geometry.voxel_volume_ml, 3),
     )
-
-
-def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """Probability that a positive scores above a negative, ties counting half.
-
-    >>> auroc([0.9, 0.6], [0.1, 0.6])
-    0.875
-    """
-    higher = np.subtract.outer(np.asarray(positive), np.asarray(negative))
-    return float(((higher > 0) + 0.5 * (higher == 0)).mean())

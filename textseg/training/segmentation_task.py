@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 
+from textseg.errors import ModelError
 from textseg.network.model import (
     Features,
     NetworkConfig,
@@ -20,19 +23,28 @@ from textseg.network.model import (
 from textseg.network.pixel_decoder import Block
 from textseg.network.weights import load_encoder, load_weights
 from textseg.training.adaptation import AdaptationConfig, adapt
+from textseg.training.aggregation import summarise
 from textseg.training.domain_labels import IGNORE, DomainLabels
-from textseg.training.losses import (
-    competition_loss,
-    dice_loss,
-    mask_bce,
-    presence_loss,
-    union_masks,
+from textseg.training.evaluation import EvaluationRow, EvaluationTable
+from textseg.training.losses import competition_loss, presence_loss
+from textseg.training.objectives import (
+    ChosenPrompts,
+    LossConfig,
+    OptimiserConfig,
+    PromptConfig,
+    choose_prompts,
+    count_voxels,
+    mask_losses,
+    rate_factor,
 )
 from textseg.training.sampling import Batch
 from textseg.training.starting import StartReport, start_from
-from textseg.training.validation import score_case
+from textseg.training.validation import judge_case, score_case
 
+TEST_FILE = "test.csv"
+"""Figures of every structure and scan that `textseg test` writes beside the log."""
 _WHITENING = "query_whitening"
+_LEVELS = ("full", "half", "quarter", "eighth", "sixteenth")
 
 
 class DomainPrompts(NamedTuple):
@@ -45,37 +57,6 @@ class DomainPrompts(NamedTuple):
 
     queries: dict[str, Tensor]
     labels: DomainLabels
-
-
-class ChosenPrompts(NamedTuple):
-    """Prompts of a batch whose own masks are trained.
-
-    Attributes:
-        refined: Their refined queries ``B R E+Q``.
-        membership: Labels (background first) each joins, ``B R L+1`` bool.
-        known: Whether each is annotated, ``B R`` bool.
-    """
-
-    refined: Tensor
-    membership: Tensor
-    known: Tensor
-
-
-@dataclass(frozen=True)
-class OptimiserConfig:
-    """AdamW with warm-up, a plateau and a linear decay to zero.
-
-    Attributes:
-        lr: Learning rate on the plateau.
-        weight_decay: Weight decay.
-        warmup_steps: Steps of linear warm-up.
-        decay_fraction: Part of all steps, at the end, over which the rate falls to zero.
-    """
-
-    lr: float = 6e-4
-    weight_decay: float = 1e-2
-    warmup_steps: int = 100
-    decay_fraction: float = 0.3
 
 
 class View(NamedTuple):
@@ -93,58 +74,66 @@ class View(NamedTuple):
 
 
 class SegmentationTask(lightning.LightningModule):
-    """Training at two resolutions: the whole crop at half, a block of it at full resolution.
+    """Training on crops of a mixture of domains.
 
-    With ``late`` fusion all concepts of the domain compete for every voxel of both, and a few
-    prompts, unions and absent ones among them, get Dice and cross-entropy of their masks. With
-    ``multiscale`` fusion those few prompts are judged on the whole crop at full resolution. Every
-    prompt's presence is trained.
+    With ``late`` fusion all concepts of a domain compete for every voxel, and a few prompts, unions
+    and absent ones among them, get Dice and cross-entropy of their masks, at every resolution that
+    ``losses.levels`` names. With ``multiscale`` fusion those few prompts are judged on the whole
+    crop at full resolution. Every prompt's presence is trained.
 
     Args:
         network: Shape of the network.
         optimiser: Optimiser settings.
-        mask_prompts: Prompts per crop whose own mask is trained.
-        block: Side, in voxels, of the block that is trained at full resolution.
-        enough_voxels: Voxels from which a structure counts as present in a crop.
+        losses: Which losses, and how much each counts.
+        prompts: Which prompts of a crop get a mask to learn.
         init_from: Name or folder of a model whose weights to start from.
         init_least: Part of the network's numbers that must come from it.
         adaptation: What of the network is trained; all of it by default.
+        recompute: Compute the backbone again for the backward pass: half the memory, a third more
+            time.
+        compile: Compile the backbone (torch.compile); worth it in long runs on a GPU.
     """
 
     def __init__(
         self,
         network: NetworkConfig,
         optimiser: OptimiserConfig | None = None,
-        mask_prompts: int = 24,
-        block: int = 40,
-        enough_voxels: int = 20,
+        losses: LossConfig | None = None,
+        prompts: PromptConfig | None = None,
         init_from: str | None = None,
         init_least: float = 0.9,
         adaptation: AdaptationConfig | None = None,
+        recompute: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.network = PromptedSegmenter(network)
+        self.network.recompute = recompute
         self.optimiser = optimiser or OptimiserConfig()
-        self.mask_prompts = mask_prompts
-        self.block = block
-        self.enough_voxels = enough_voxels
+        self.loss_config = losses or LossConfig()
+        self.prompt_config = prompts or PromptConfig()
+        _check_levels(self.network, self.loss_config)
         self.init_from = init_from
         self._domains: tuple[DomainPrompts, ...] = ()
         self._scores: dict[str, list[float]] = {}
+        self._rows: list[EvaluationRow] = []
         self.start: StartReport | None = None
         if init_from is not None:
             weights = load_weights(init_from).network
             self.start = start_from(self.network, weights, least=init_least)
         self.adaptation = adaptation or AdaptationConfig()
         adapt(self.network, self.adaptation)
+        if compile:
+            self.network.backbone.compile()
 
     def setup(self, stage: str) -> None:
-        """Tunes the network to its queries: those of a fresh one are whitened.
+        """Takes the prompts and tunes the network to them: those of a fresh one are whitened.
 
         One that comes from a model with another text encoder hears them as that model heard its
         own.
         """
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.set_domains(datamodule.prompts)
         queries = _joined(domain.queries for domain in datamodule.prompts)
         if self.init_from is None or self.start is None or _WHITENING not in self.start.loaded:
             if self.network.config.whiten_queries:
@@ -159,9 +148,7 @@ class SegmentationTask(lightning.LightningModule):
         self._domains = tuple(domains)
 
     def on_fit_start(self) -> None:
-        """Takes the prompts from the data module."""
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.set_domains(datamodule.prompts)
+        """Lays the weights out for fast convolutions."""
         channels_last(self.network)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -183,31 +170,49 @@ class SegmentationTask(lightning.LightningModule):
         refined = self.network.refine(features, queries.expand(len(image), -1, -1))
         labels = domain.labels
         membership = labels.membership.to(self.device)
-        voxels = _count_voxels(batch.labels, membership)
-        known = batch.known
-        rows = torch.stack(
-            [
-                self._choose(v, k, labels.twins.to(self.device), generator)
-                for v, k in zip(voxels, known, strict=True)
-            ]
-        )
-        chosen = ChosenPrompts(
-            refined.gather(1, rows[..., None].expand(-1, -1, refined.shape[-1])),
-            membership[rows],
-            known.gather(1, rows),
-        )
+        voxels = count_voxels(batch.labels, membership)
+        chosen = self._chosen(refined, voxels, batch.known, labels, generator)
         losses: dict[str, Tensor] = {}
         if self.network.config.fusion == "late":
             for name, view in self._views(features, batch.labels, generator).items():
-                losses |= self._competition(name, view, refined, known, labels)
+                weight = self.loss_config.levels[view.level]
+                parts = self._competition(view, refined, batch.known, labels)
                 logits = self._logits(view, chosen.refined)
-                losses |= _mask_losses(name, logits, view.labels, chosen)
+                parts |= mask_losses(logits, view.labels, chosen, self.loss_config)
+                losses |= {f"{name}_{part}": weight * loss for part, loss in parts.items()}
         else:
             logits = self.network.masks(features, chosen.refined).flatten(2).mT
-            losses |= _mask_losses("full", logits, batch.labels.flatten(1), chosen)
-        presence = self.network.presence(features, refined)
-        losses["presence"] = 0.2 * presence_loss(presence, voxels, known, enough=self.enough_voxels)
+            parts = mask_losses(logits, batch.labels.flatten(1), chosen, self.loss_config)
+            losses |= {f"full_{part}": loss for part, loss in parts.items()}
+        if self.loss_config.presence > 0:
+            losses["presence"] = self.loss_config.presence * presence_loss(
+                self.network.presence(features, refined),
+                voxels,
+                batch.known,
+                enough=self.prompt_config.enough_voxels,
+            )
         return losses
+
+    def _chosen(
+        self,
+        refined: Tensor,
+        voxels: Tensor,
+        known: Tensor,
+        labels: DomainLabels,
+        generator: torch.Generator,
+    ) -> ChosenPrompts:
+        """The prompts of each crop whose masks are trained."""
+        twins = labels.twins.to(self.device)
+        drawn = [
+            choose_prompts(v, k, twins, self.prompt_config, generator)
+            for v, k in zip(voxels, known, strict=True)
+        ]
+        rows, asked = (torch.stack(part) for part in zip(*drawn, strict=True))
+        return ChosenPrompts(
+            refined.gather(1, rows[..., None].expand(-1, -1, refined.shape[-1])),
+            labels.membership.to(self.device)[rows],
+            asked,
+        )
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the scores of the last validation."""
@@ -230,16 +235,56 @@ class SegmentationTask(lightning.LightningModule):
         if means:
             self.log("val/dice", sum(means.values()) / len(means), prog_bar=True)
 
+    def on_test_epoch_start(self) -> None:
+        """Forgets the rows of the last test."""
+        self._rows = []
+
+    def test_step(self, batch: Tensor, batch_index: int) -> None:
+        """Judges one whole scan with the engine that users run."""
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        case = datamodule.testing[int(batch)]
+        domain, prompts = datamodule.domains[case.domain], self._domains[case.domain]
+        space = prompts.labels.space
+        self._rows += judge_case(
+            self.network,
+            case,
+            prompts.queries[domain.modality],
+            window=domain.window,
+            concepts=[space.tree[concept] for concept in space.concepts],
+            modality=domain.modality,
+        )
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the means of all structures and of each region; writes every figure to a table."""
+        if not self._rows:
+            return
+        summary = summarise(self._rows, generator=np.random.default_rng(0))
+        for means in (*summary.regions, summary.overall):
+            for metric in ("dice", "nsd", "hd95_mm"):
+                mean = getattr(means, metric).mean
+                self.log(f"test/{means.name}/{metric}", math.nan if mean is None else mean)
+        table = EvaluationTable(tuple(self._rows), (), tolerance_mm=2.0)
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        table.write_csv(folder / TEST_FILE, overwrite=True)
+
     def _views(
         self, features: Features, labels: Tensor, generator: torch.Generator
     ) -> dict[str, View]:
-        """The whole crop at half resolution and a block of it at full resolution."""
+        """The crop at every level that counts; at full resolution perhaps only a block of it."""
+        views = {}
+        for level in reversed(range(1, len(self.loss_config.levels))):
+            step = 2**level
+            coarse = labels[:, ::step, ::step, ::step].flatten(1)
+            views[_LEVELS[level]] = View(features.decoded[level - 1], coarse, level)
+        if self.loss_config.block == 0:
+            views["full"] = View(self.network.finest(features), labels.flatten(1), 0)
+            return views
         block = self._block(labels, generator)
         x, y, z = (slice(2 * s.start, 2 * s.stop) for s in block)
-        return {
-            "half": View(features.decoded[0], labels[:, ::2, ::2, ::2].flatten(1), 1),
-            "full": View(self.network.finest(features, block), labels[:, x, y, z].flatten(1), 0),
-        }
+        finest = self.network.finest(features, block)
+        views["full"] = View(finest, labels[:, x, y, z].flatten(1), 0)
+        return views
 
     def _block(self, labels: Tensor, generator: torch.Generator) -> Block:
         """Half-resolution voxels around a voxel of a random structure of a random crop."""
@@ -253,7 +298,7 @@ class SegmentationTask(lightning.LightningModule):
         centre = any_of((crop == label).nonzero()) // 2
         slices = []
         for middle, size in zip(centre.tolist(), crop.shape, strict=True):
-            side = min(self.block, size) // 2
+            side = min(self.loss_config.block, size) // 2
             start = min(max(0, middle - side // 2), size // 2 - side)
             slices.append(slice(start, start + side))
         return slices[0], slices[1], slices[2]
@@ -264,12 +309,14 @@ class SegmentationTask(lightning.LightningModule):
         return mask_logits(view.features, vectors).flatten(2).mT
 
     def _competition(
-        self, name: str, view: View, refined: Tensor, known: Tensor, labels: DomainLabels
+        self, view: View, refined: Tensor, known: Tensor, labels: DomainLabels
     ) -> dict[str, Tensor]:
         """Cross-entropy among all concepts of the domain.
 
         The view that masks are made of is not balanced, so that their size is right.
         """
+        if self.loss_config.competition == 0:
+            return {}
         count = len(labels.space.concepts)
         loss = competition_loss(
             self._logits(view, refined[:, :count]),
@@ -280,21 +327,7 @@ class SegmentationTask(lightning.LightningModule):
             ignore=IGNORE,
             balanced=view.level > 0,
         )
-        return {f"{name}_ce": loss}
-
-    def _choose(
-        self, voxels: Tensor, known: Tensor, twins: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Prompts to train masks of: mostly present ones, some absent ones.
-
-        Half of the absent ones are easily taken for a present one, as far as there are such.
-        """
-        draw = torch.rand(2, len(voxels), device=voxels.device, generator=generator)
-        order = draw[0] + 10.0 * ~known + 2.0 * (voxels == 0)
-        alike = twins[voxels > 0].any(0)
-        absent = draw[1] + 10.0 * (~known | (voxels > 0)) - 0.5 * alike
-        few = max(1, self.mask_prompts // 5)
-        return torch.cat([order.argsort()[: self.mask_prompts - few], absent.argsort()[:few]])
+        return {"ce": self.loss_config.competition * loss}
 
     def configure_optimizers(self) -> Any:
         """AdamW and the warm-up, plateau, decay schedule over the trainer's own step count."""
@@ -318,41 +351,13 @@ def _joined(domains: Iterable[Mapping[str, Tensor]]) -> Tensor:
     return torch.cat([queries for domain in domains for queries in domain.values()])
 
 
-def _mask_losses(
-    name: str, logits: Tensor, labels: Tensor, chosen: ChosenPrompts
-) -> dict[str, Tensor]:
-    """Dice of the chosen prompts that are there, and cross-entropy of all that are known.
-
-    Args:
-        name: Prefix of the losses.
-        logits: ``B V R`` of the chosen prompts.
-        labels: ``B V``.
-        chosen: The prompts.
-    """
-    targets = union_masks(labels, chosen.membership)
-    valid = (labels != IGNORE).float()[..., None]
-    present = (targets.sum(1) > 0) & chosen.known
-    dice = (dice_loss(logits, targets, valid) * present).sum() / present.sum().clamp(min=1)
-    bce = (mask_bce(logits, targets, valid) * chosen.known).sum() / chosen.known.sum().clamp(min=1)
-    return {f"{name}_dice": dice, f"{name}_bce": bce}
-
-
-def rate_factor(step: int, *, total: int, config: OptimiserConfig) -> float:
-    """Learning rate at a step as a fraction of the plateau.
-
-    >>> config = OptimiserConfig(warmup_steps=10, decay_fraction=0.5)
-    >>> [rate_factor(step, total=100, config=config) for step in (0, 9, 40, 75, 100)]
-    [0.1, 1.0, 1.0, 0.5, 0.0]
-    """
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    left = (total - step) / max(1.0, config.decay_fraction * total)
-    return max(0.0, min(warm, left))
-
-
-def _count_voxels(labels: Tensor, membership: Tensor) -> Tensor:
-    """Voxels of each prompt, ``B K``."""
-    count = membership.shape[1]
-    per_label = torch.stack(
-        [torch.bincount(row.flatten().clamp(min=0), minlength=count) for row in labels]
-    )
-    return per_label.float() @ membership.T.float()
+def _check_levels(network: PromptedSegmenter, losses: LossConfig) -> None:
+    """Refuses losses at levels that the network makes no masks of."""
+    levels = len(losses.levels) if network.config.fusion == "late" else 1
+    if not 1 <= levels <= len(network.mask_heads):
+        raise ModelError(
+            f"losses.levels has {levels} levels; the network has masks at "
+            f"{len(network.mask_heads)} of them.",
+            code="E400",
+            remedy="Raise network.mask_levels, or drop levels.",
+        )

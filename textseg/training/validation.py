@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,10 @@ from textseg.imaging import (
     to_grid,
 )
 from textseg.inference import segment_windows
+from textseg.knowledge import Concept
 from textseg.network.model import PromptedSegmenter
-from textseg.training.metrics import dice
+from textseg.training.evaluation import EvaluationRow, region_of
+from textseg.training.metrics import agreement, dice
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,7 @@ class ValidationCase:
 
     Attributes:
         id: Identifier of the case.
+        dataset: Name of its data set.
         domain: Index of its domain.
         image: ``1 X Y Z`` model input on the working grid.
         body: ``X Y Z`` bool on the working grid.
@@ -38,6 +42,7 @@ class ValidationCase:
     """
 
     id: str
+    dataset: str
     domain: int
     image: Tensor
     body: Tensor
@@ -56,6 +61,7 @@ def load_validation_case(
     values = {space.index[c]: v for c, v in space.values(seen).items() if v}
     return ValidationCase(
         id=case.id,
+        dataset=case.dataset,
         domain=domain,
         image=normalise_intensity(data, case.modality),
         body=body_mask(data, case.modality),
@@ -65,14 +71,26 @@ def load_validation_case(
     )
 
 
-def score_case(
+class Answer(NamedTuple):
+    """What a network says of one concept of a scan.
+
+    Attributes:
+        mask: ``X Y Z`` bool on the scan's grid.
+        presence: Probability that the structure is there.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    presence: float
+
+
+def answer_case(
     network: PromptedSegmenter,
     case: ValidationCase,
     queries: Tensor,
     *,
     window: tuple[int, int, int],
-) -> dict[int, float]:
-    """Dice of each present concept, by the row of its query.
+) -> Iterator[tuple[int, Answer]]:
+    """The answer for each concept that the reference holds, by the row of its query.
 
     Args:
         network: The network; it is put in evaluation mode and left as it was found.
@@ -93,8 +111,65 @@ def score_case(
         precision="auto",
     )
     network.train(training)
-    scores = {}
-    for row, probability in zip(rows, prediction.probability, strict=True):
-        mask = case.transform.restore(probability)
-        scores[row] = dice(mask, np.isin(case.reference, case.values[row]))
-    return scores
+    presence = prediction.presence.tolist()
+    for row, probability, there in zip(rows, prediction.probability, presence, strict=True):
+        yield row, Answer(case.transform.restore(probability), there)
+
+
+def score_case(
+    network: PromptedSegmenter,
+    case: ValidationCase,
+    queries: Tensor,
+    *,
+    window: tuple[int, int, int],
+) -> dict[int, float]:
+    """Dice of each present concept, by the row of its query; arguments as in ``answer_case``."""
+    answers = answer_case(network, case, queries, window=window)
+    return {
+        row: dice(answer.mask, np.isin(case.reference, case.values[row])) for row, answer in answers
+    }
+
+
+def judge_case(
+    network: PromptedSegmenter,
+    case: ValidationCase,
+    queries: Tensor,
+    *,
+    window: tuple[int, int, int],
+    concepts: Sequence[Concept],
+    modality: str,
+) -> list[EvaluationRow]:
+    """All figures of each present concept; arguments as in ``answer_case``.
+
+    Args:
+        network: See there.
+        case: See there.
+        queries: See there.
+        window: See there.
+        concepts: The domain's concepts, in the order of the queries.
+        modality: Modality of the scan.
+    """
+    geometry = case.transform.source
+    rows = []
+    for row, answer in answer_case(network, case, queries, window=window):
+        reference = np.isin(case.reference, case.values[row])
+        score = agreement(answer.mask, reference, spacing_mm=geometry.spacing_mm)
+        concept = concepts[row]
+        rows.append(
+            EvaluationRow(
+                case=case.id,
+                structure=concept.name,
+                status="ok",
+                dice=score.dice,
+                nsd=score.nsd,
+                hd95_mm=score.hd95_mm,
+                volume_pred_ml=float(answer.mask.sum()) * geometry.voxel_volume_ml,
+                volume_ref_ml=float(reference.sum()) * geometry.voxel_volume_ml,
+                concept=concept.id,
+                region=region_of(concept),
+                dataset=case.dataset,
+                modality=modality,
+                presence=answer.presence,
+            )
+        )
+    return rows
