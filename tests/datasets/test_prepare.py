@@ -191,3 +191,27 @@ def test_masks_of_several_files_become_one_map_with_its_own_table(tmp_path):
     case = load_cases(done.path)[0]
     seen, _ = read_label_map(case)
     assert seen.labels == {1: ("liver",), 2: ("kidney.left",), 3: ("liver", "kidney.left")}
+
+
+def test_data_sets_prepared_into_one_folder_share_a_list(raw, tmp_path):
+    run(raw, tmp_path / "out")
+    other = SPEC.model_copy(update={"name": "other-data"})
+    write_case(tmp_path / "more", "a", seed=5)
+    write_case(tmp_path / "more", "c", seed=6)
+    for _ in range(2):  # again, to see that nothing is listed twice
+        done = prepare(
+            find_cases(other, tmp_path / "more"),
+            tmp_path / "out",
+            specs=[other],
+            config=PrepareConfig(),
+        )
+    assert done.cases == 4
+    cases = load_cases(done.path)
+    assert {(case.id, case.dataset) for case in cases} == {
+        ("a", "own-data"),
+        ("b", "own-data"),
+        ("other-data-a", "other-data"),
+        ("other-data-c", "other-data"),
+    }
+    again = run(raw, tmp_path / "out")
+    assert (again.cases, again.made) == (4, 0)

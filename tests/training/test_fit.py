@@ -126,12 +126,12 @@ def test_the_loss_of_a_phantom_falls(folder, tmp_path):
 
 @pytest.mark.parametrize("averaged", [False, True], ids=["plain", "averaged"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(folder, tmp_path, averaged):
-    def callbacks():
+    def callbacks(run=tmp_path):
         average = [EMAWeightAveraging(decay=0.8, update_starting_at_step=2)] if averaged else []
-        return [*average, ResumableCheckpoint(tmp_path, minutes=0)]
+        return [*average, ResumableCheckpoint(run, minutes=0)]
 
     whole = Recorder()
-    straight, _ = train(folder, whole, *callbacks())
+    straight, _ = train(folder, whole, *callbacks(tmp_path / "whole"))
     first = Recorder(kill_before_epoch=2)
     with pytest.raises(Killed):
         train(folder, first, *callbacks())
@@ -256,6 +256,14 @@ def test_resume_names_the_last_checkpoint_or_the_one_before(tmp_path):
     (tmp_path / LAST).touch()
     assert resume_arguments(words)[2] == wanted.format(tmp_path / LAST)
     assert resume_arguments(["--data.steps=2"]) == ["--data.steps=2"]
+
+
+def test_a_new_run_does_not_overwrite_the_checkpoints_of_another(folder, tmp_path):
+    train(folder, ResumableCheckpoint(tmp_path), epochs=1, steps=1)
+    before = (tmp_path / LAST).read_bytes()
+    with pytest.raises(ModelError, match=r"E405.*another run.*--resume"):
+        train(folder, ResumableCheckpoint(tmp_path), epochs=1, steps=1)
+    assert (tmp_path / LAST).read_bytes() == before
 
 
 def spaces_of(data):

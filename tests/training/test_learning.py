@@ -34,8 +34,11 @@ SHAPE = (16, 24, 16)
 STEPS = 320
 
 
-def phantom(*, without_spleen=False):
-    """Two kidneys, a liver in front of them and, in one of two phantoms, a spleen above."""
+def phantom(*, without_spleen=False, alike=False):
+    """Two kidneys, a liver in front of them and, in one of two phantoms, a spleen above.
+
+    The kidneys differ in grey unless they are ``alike``.
+    """
     labels = torch.zeros(SHAPE, dtype=torch.int16)
     shapes = [
         ((0.3, 0.3, 0.75), (0.2, 0.16, 0.18)),
@@ -46,7 +49,7 @@ def phantom(*, without_spleen=False):
     for label, (centre, radii) in enumerate(shapes, start=1):
         if label > 1 or not without_spleen:
             labels[torch.from_numpy(ellipsoid(SHAPE, centre, radii))] = label
-    grey = torch.tensor([0.0, 250.0, 90.0, 150.0, 200.0])
+    grey = torch.tensor([0.0, 250.0, 150.0 if alike else 90.0, 150.0, 200.0])
     return training_case(
         labels,
         count=len(CONCEPTS),
@@ -59,7 +62,11 @@ def phantom(*, without_spleen=False):
 
 @pytest.fixture(scope="module", name="trained")
 def _trained():
-    """A task after a short training, and a function that asks it about a whole phantom."""
+    return train_on(phantom(), phantom(without_spleen=True), mirror=0.0)
+
+
+def train_on(*cases, mirror):
+    """A function that asks a task about a whole phantom after a short training, and its prompts."""
     config = DomainConfig(
         name="toy",
         datasets=[],
@@ -68,11 +75,10 @@ def _trained():
         window=SHAPE,
         batch=2,
         real=1.0,
-        mirror=0.0,
+        mirror=mirror,
         geometry=GeometryConfig(rotation_deg=5, scale=(0.95, 1.05), stretch=0.03, elastic_mm=1),
         quality=dataclasses.replace(CLEAN, noise=0.05),
     )
-    cases = [phantom(), phantom(without_spleen=True)]
     labels = apart(CONCEPTS)
     sampler = DomainSampler(config, index=0, labels=labels, cases=cases)
     tree = load_tree()
@@ -97,10 +103,11 @@ def _trained():
         schedule.step()
     task.eval()
 
-    def ask(case):
+    def ask(case, *, mirrored=False):
         still = dataclasses.replace(
             config,
             batch=1,
+            mirror=float(mirrored),
             geometry=GeometryConfig(rotation_deg=0, scale=(1, 1), stretch=0, elastic_mm=0),
             quality=CLEAN,
         )
@@ -135,6 +142,17 @@ def test_the_wrong_prompt_does_not(trained):
         for label, other in enumerate(CONCEPTS, start=1):
             if other != asked:
                 assert dice(masks[asked], labels == label) < 0.2, (asked, other)
+
+
+@pytest.mark.slow
+def test_sides_are_not_confused_after_training_with_mirrored_images():
+    ask, _ = train_on(phantom(alike=True), mirror=0.5)
+    for mirrored in (False, True):
+        masks, _, labels = ask(phantom(alike=True), mirrored=mirrored)
+        for side, own, other in (("right", 2, 3), ("left", 3, 2)):
+            mask = masks[f"kidney.{side}"]
+            assert dice(mask, labels == own) > 0.7, (side, mirrored)
+            assert dice(mask, labels == other) < 0.1, (side, mirrored)
 
 
 @pytest.mark.slow

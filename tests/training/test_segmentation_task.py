@@ -197,3 +197,9 @@ def test_a_hidden_organ_contributes_to_no_loss():
     torch.stack(list(task.losses(batch).values())).sum().backward()
     assert not queries.grad[CONCEPTS.index("liver")].any()
     assert all(queries.grad[k].any() for k in range(3))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_compiled_backbone_keeps_its_names():
+    plain, compiled = make_task(), make_task(compile=True)
+    assert list(plain.state_dict()) == list(compiled.state_dict())

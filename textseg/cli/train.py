@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from textseg.cli.terminal import DebugFlag, JsonFlag, print_json, say
+from textseg.cli.terminal import DebugFlag, JsonFlag, logging_to_stderr, print_json, say
 from textseg.errors import ModelError
 
 _EXTRA = {"lightning", "jsonargparse", "monai", "torchmetrics"}
@@ -26,7 +26,7 @@ def fit(context: typer.Context) -> None:
     `--resume FOLDER` goes on from the last checkpoint of a run, `--init-from MODEL` starts from the
     weights of a model. Needs textseg[train].
     """
-    with _unasked_advice_muted():
+    with _unasked_advice_muted(), logging_to_stderr(verbose=True, debug=False):
         _training().fit(_passed_on(context))
 
 

@@ -195,7 +195,8 @@ def _read_entries(manifest: Path) -> list[_Entry]:
     try:
         raw = json.loads(manifest.read_bytes())
     except (OSError, ValueError) as error:
-        raise _bad(f"cannot be read: {error}.", manifest) from error
+        remedy = "A case list is the cases.json that `textseg data prepare` writes."
+        raise _bad(f"cannot be read: {error}.", manifest, remedy=remedy) from error
     if not isinstance(raw, list):
         raise _bad(f"holds a {type(raw).__name__}, not a list of cases.", manifest)
     adapter = TypeAdapter(_Entry)

@@ -61,7 +61,7 @@ class Prepared:
     """What a run left behind.
 
     Attributes:
-        cases: Number of cases in the list.
+        cases: Number of cases in the list, those of other data sets included.
         made: How many of them this run made; the others were there.
         num_bytes: Size of all of them.
         path: The case list.
@@ -83,6 +83,8 @@ def prepare(
     progress: Progress | None = None,
 ) -> Prepared:
     """Prepares cases into a folder and writes their list last.
+
+    Cases of other data sets that were prepared into the same folder stay in the list.
 
     Args:
         cases: Cases with masks, with or without a scan.
@@ -108,8 +110,23 @@ def prepare(
     (out / SPECS_FOLDER).mkdir(exist_ok=True)
     for spec in specs:
         _write_spec(spec, out / SPECS_FOLDER)
+    entries = _joined(out / LIST_NAME, entries)
     write_json(out / LIST_NAME, entries, overwrite=True)
     return Prepared(len(entries), made, sum(entry["bytes"] for entry in entries), out / LIST_NAME)
+
+
+def _joined(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries with those of other data sets that were prepared into the folder before.
+
+    A case that is called like another data set's gets its data set's name before its own.
+    """
+    mine = {entry["dataset"] for entry in entries}
+    listed = json.loads(path.read_bytes()) if path.exists() else []
+    others = [entry for entry in listed if entry["dataset"] not in mine]
+    taken = {entry["id"] for entry in others}
+    if any(entry["id"] in taken for entry in entries):
+        entries = [{**entry, "id": f"{entry['dataset']}-{entry['id']}"} for entry in entries]
+    return sorted(others + entries, key=lambda entry: str(entry["dataset"]))
 
 
 def _write_spec(spec: DatasetSpec, folder: Path) -> None:

@@ -24,6 +24,7 @@ def find_dataset(name: str) -> DatasetSpec:
     if name not in registry:
         # a registry is small and its names are exact; spelling help is for prompts
         near = [entry for entry in registry if name.lower().replace("_", "-") in entry]
+        near += [file for file in (f"{name}.yaml", f"{name}.json") if Path(file).is_file()]
         raise ModelError(
             f"there is no data set {name!r}.",
             code="E406",

@@ -31,7 +31,10 @@ class StoredArray:
 
     def __getitem__(self, part: tuple[slice, slice, slice]) -> NDArray[Any]:
         """Voxels of a part, read from disk."""
-        voxels: NDArray[Any] = self._array[part]
+        try:
+            voxels: NDArray[Any] = self._array[part]
+        except RuntimeError as error:
+            raise self._unreadable(error) from error
         return voxels
 
     def __getstate__(self) -> dict[str, Any]:
@@ -59,12 +62,15 @@ class StoredArray:
         try:
             return blosc2.open(str(self.path), mode="r")
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"is no prepared array that can be read ({error}).",
-                code="E303",
-                path=self.path,
-                remedy="Run `textseg data prepare` again; it makes what is missing or damaged.",
-            ) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> InputError:
+        return InputError(
+            f"is no prepared array that can be read ({error}).",
+            code="E303",
+            path=self.path,
+            remedy="Run `textseg data prepare` again; it makes what is missing or damaged.",
+        )
 
 
 def write_array(path: Path, values: NDArray[Any], geometry: Geometry, **about: Any) -> None:

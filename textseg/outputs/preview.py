@@ -105,20 +105,20 @@ def write_preview(path: Path, volume: Volume, masks: Mapping[str, Mask]) -> None
         ModelError: matplotlib is not installed (E403).
     """
     require_matplotlib()
-    indices = _best_planes(volume, masks)
+    indices = best_planes(volume, masks)
     structures = [
         Structure(
             name=name,
-            colour=_colour(index),
+            colour=colour_of(index),
             volume_ml=int(np.count_nonzero(mask)) * volume.geometry.voxel_volume_ml,
-            slices=_slices(mask, volume, indices),
+            slices=slices_of(mask, volume, indices),
         )
         for index, (name, mask) in enumerate(masks.items())
     ]
     _draw(path, volume, structures, indices)
 
 
-def _colour(index: int) -> str:
+def colour_of(index: int) -> str:
     """A colour of its own for each structure: the table first, then hues by the golden ratio."""
     if index < len(COLOURS):
         return COLOURS[index]
@@ -126,7 +126,7 @@ def _colour(index: int) -> str:
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 
 
-def _best_planes(volume: Volume, masks: Mapping[str, Mask]) -> tuple[int, int, int]:
+def best_planes(volume: Volume, masks: Mapping[str, Mask]) -> tuple[int, int, int]:
     """For each RAS axis the plane in which the masks, each by its own size, show most."""
     permutation, flips = affines.closest_ras(volume.geometry.affine)
     shape = [volume.geometry.shape[axis] for axis in permutation]
@@ -151,7 +151,7 @@ def _turned(array: NDArray[Any], volume: Volume) -> NDArray[Any]:
     return turned[x, y, z]
 
 
-def _slices(
+def slices_of(
     array: NDArray[Any], volume: Volume, indices: tuple[int, int, int]
 ) -> tuple[Any, Any, Any]:
     """The array's three planes as pictures: rows from the bottom up, columns left to right."""
@@ -173,7 +173,7 @@ def _draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    sizes = [_size_mm(plane, volume) for plane in PLANES]
+    sizes = [size_mm(plane, volume) for plane in PLANES]
     tallest = max(height for _, height in sizes)
     inches_per_mm = _PANEL_HEIGHT_INCHES / tallest
     widths = [width * inches_per_mm for width, _ in sizes]
@@ -184,21 +184,21 @@ def _draw(
     height = top + _PANEL_HEIGHT_INCHES + bottom
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND, dpi=160)
     FigureCanvasAgg(figure)
-    window = _window(volume.data[0], volume.modality)
+    window = grey_window(volume.data[0], volume.modality)
     left = (width - sum(widths) - gap * 2) / 2
-    scans = _slices(volume.data[0], volume, indices)
+    scans = slices_of(volume.data[0], volume, indices)
     for number, (plane, scan) in enumerate(zip(PLANES, scans, strict=True)):
         panel_height = sizes[number][1] * inches_per_mm
         offset = bottom + (_PANEL_HEIGHT_INCHES - panel_height) / 2
         box = (left / width, offset / height, widths[number] / width, panel_height / height)
         axes = figure.add_axes(box)
-        _draw_plane(axes, plane, scan, number, structures=structures, volume=volume, window=window)
+        draw_plane(axes, plane, scan, number, structures=structures, volume=volume, window=window)
         left += widths[number] + gap
     _draw_texts(figure, volume, structures, top=1 - 0.26 / height, bottom=0.12 / height)
     figure.savefig(path, format="png", facecolor=BACKGROUND, metadata={"Software": "textseg"})
 
 
-def _size_mm(plane: Plane, volume: Volume) -> tuple[float, float]:
+def size_mm(plane: Plane, volume: Volume) -> tuple[float, float]:
     """Width and height of a plane's picture."""
     extent = _extent_mm(volume)
     return extent[plane.right[0]], extent[plane.up]
@@ -209,7 +209,7 @@ def _extent_mm(volume: Volume) -> list[float]:
     return [volume.geometry.shape[axis] * volume.geometry.spacing_mm[axis] for axis in permutation]
 
 
-def _window(data: Image, modality: Modality | None) -> tuple[float, float]:
+def grey_window(data: Image, modality: Modality | None) -> tuple[float, float]:
     """Intensities shown as black and white: soft tissue for CT, else most of what is not air."""
     if modality == "ct":
         return SOFT_TISSUE_HU
@@ -223,7 +223,7 @@ def _window(data: Image, modality: Modality | None) -> tuple[float, float]:
     return float(low), max(float(high), float(low) + 1e-6)
 
 
-def _draw_plane(
+def draw_plane(
     axes: Any,
     plane: Plane,
     scan: Image,
@@ -233,7 +233,7 @@ def _draw_plane(
     volume: Volume,
     window: tuple[float, float],
 ) -> None:
-    width, height = _size_mm(plane, volume)
+    width, height = size_mm(plane, volume)
     extent = (0.0, width, 0.0, height)
     axes.set_facecolor("black")
     axes.imshow(

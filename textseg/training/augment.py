@@ -94,17 +94,21 @@ def crop_coordinates(
         target_mm: Voxel size of the crop, per axis.
         generator: Source of randomness.
     """
-    sizes = list(zip(shape, target_mm, strict=True))
-    axes = [(torch.arange(n) - (n - 1) / 2) * step for n, step in sizes]
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    points = points @ random_affine(config, generator).T
+    # all of it is linear between the control points, so only they are computed
+    gap = config.elastic_spacing_mm if config.elastic_mm > 0 else math.inf
+    axes = []
+    for n, step in zip(shape, target_mm, strict=True):
+        half = (n - 1) / 2 * step
+        axes.append(torch.linspace(-half, half, max(2, math.ceil(n * step / gap) + 1)))
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # 3 P
+    points = random_affine(config, generator) @ points
     if config.elastic_mm > 0:
-        extent = [n * step for n, step in sizes]
-        knots = [max(2, math.ceil(e / config.elastic_spacing_mm) + 1) for e in extent]
-        field = smooth_noise(shape, (knots[0], knots[1], knots[2]), generator, channels=3)
-        strength = uniform(0.2, 1.0, generator) * config.elastic_mm
-        points = points + field.permute(1, 2, 3, 0) * strength
-    return points / spacing_mm + centre
+        field = torch.randn(points.shape, generator=generator)
+        points = points + field * (uniform(0.2, 1.0, generator) * config.elastic_mm)
+    points = points / spacing_mm[:, None] + centre[:, None]
+    knots = points.view(1, 3, *(len(axis) for axis in axes))
+    enlarged = functional.interpolate(knots, size=shape, mode="trilinear", align_corners=True)
+    return enlarged[0].permute(1, 2, 3, 0)
 
 
 def random_affine(config: GeometryConfig, generator: Generator) -> Tensor:

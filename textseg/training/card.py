@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from textseg.atomic import write_atomically
-from textseg.datasets import Case
+from textseg.datasets import Case, load_registry
 from textseg.knowledge import KnowledgeTree
 from textseg.network.weights import ModelManifest
 from textseg.training.aggregation import auroc
+from textseg.training.evaluation import region_of
 from textseg.training.scores import CaseScore, ModelScores, StructureScore
 
 
@@ -31,7 +32,7 @@ def render_card(
         _summary_section(scores),
         *(_case_section(group) for group in _by_dataset(scores.cases)),
         _absence_section(scores),
-        _limits_section(scores),
+        _limits_section(manifest, scores, trained_on, tree),
         _licence_section(manifest, trained_on),
     ]
     return "\n\n".join(sections) + "\n"
@@ -50,7 +51,7 @@ def _domain_section(manifest: ModelManifest, tree: KnowledgeTree) -> str:
         names = ", ".join(tree[concept].name for concept in domain.concepts)
         modalities = " and ".join(modality.upper() for modality in domain.modalities)
         lines += [
-            f"**{domain.name}** ({modalities}, {domain.spacing_mm[0]:g} mm working grid, "
+            f"**{domain.name}** ({modalities}, {_sizes(domain.spacing_mm)} mm working grid, "
             f"{len(domain.concepts)} structures): {names}.",
             "",
         ]
@@ -121,20 +122,39 @@ def _absence_section(scores: ModelScores) -> str:
     return "\n".join(lines)
 
 
-def _limits_section(scores: ModelScores) -> str:
-    weak = sorted({row.name for case in scores.cases for row in case.structures if row.dice < 0.5})
+def _limits_section(
+    manifest: ModelManifest, scores: ModelScores, trained_on: Sequence[Case], tree: KnowledgeTree
+) -> str:
+    offered = [tree[concept] for domain in manifest.domains for concept in domain.concepts]
+    lesions = sorted({concept.name for concept in offered if region_of(concept) == "lesion"})
+    but = f", but for {', '.join(lesions)}" if lesions else ""
     lines = [
         "## What it cannot do",
         "",
-        "- Lesions, devices, and every structure not listed above.",
-        "- The reference labels of the torso scans are themselves a model's output: Dice there "
-        "means agreement with it.",
-        "- Torso structures were learned on images synthesised from two people's label maps; "
-        "unusual anatomy, arms in the field of view and pathology were never seen.",
+        f"- Every structure that is not listed above; lesions and devices{but}.",
     ]
+    drawn = Counter(case.dataset for case in trained_on if case.image is None)
+    lines += [
+        f"- What {dataset} labels was learned on images made from label maps ({count}); anatomy "
+        "and disease that those do not show were never seen."
+        for dataset, count in sorted(drawn.items())
+    ]
+    registry = load_registry()
+    lines += [
+        f"- The masks of {name}, by which it is judged: {registry[name].notes}"
+        for name in dict.fromkeys(case.dataset for case in scores.cases)
+        if name in registry and registry[name].notes
+    ]
+    weak = sorted({row.name for case in scores.cases for row in case.structures if row.dice < 0.5})
     if weak:
         lines.append(f"- Dice below 0.5 on at least one scan: {', '.join(weak)}.")
     return "\n".join(lines)
+
+
+def _sizes(spacing_mm: Sequence[float]) -> str:
+    """Voxel size; one number if it is the same along every axis."""
+    unlike = len(set(spacing_mm)) > 1
+    return " x ".join(f"{step:g}" for step in (spacing_mm if unlike else spacing_mm[:1]))
 
 
 def _licence_section(manifest: ModelManifest, trained_on: Sequence[Case]) -> str:

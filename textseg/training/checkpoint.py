@@ -12,6 +12,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from textseg.errors import ModelError
+
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 BEST = "best.ckpt"
@@ -40,6 +42,22 @@ class ResumableCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from the best figure of an earlier run."""
         self.best = float(state_dict["best"])
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Refuses to begin a new run where another one's checkpoints lie.
+
+        Raises:
+            ModelError: E405, there is one and it was not asked to be resumed.
+        """
+        if trainer.global_step == 0 and (self.folder / LAST).exists():
+            raise ModelError(
+                "holds the checkpoints of another run.",
+                code="E405",
+                path=self.folder,
+                remedy="Go on from it with --resume, name another folder, or move it away.",
+            )
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

@@ -60,7 +60,7 @@ def _run(command: str, task: type, datamodule: type, arguments: Sequence[str]) -
         warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
         # pretraining uses the data of segmentation without its validation
         warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no")
-        return LightningCLI(
+        return _with_fitting_weights(
             task,
             datamodule,
             args=[command, *config_arguments(resume_arguments(arguments))],
@@ -70,19 +70,40 @@ def _run(command: str, task: type, datamodule: type, arguments: Sequence[str]) -
         )
 
 
+def _with_fitting_weights(task: type, datamodule: type, **settings: Any) -> LightningCLI:
+    """The finished run; a checkpoint of another network or adaptation is told as such."""
+    try:
+        return LightningCLI(task, datamodule, **settings)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"the checkpoint does not fit the configuration: {first}...",
+            code="E402",
+            remedy="Give the network and the adaptation that the run had.",
+        ) from error
+
+
 def config_arguments(arguments: Sequence[str]) -> list[str]:
     """Arguments with names of configurations that come with textseg turned into their files.
 
     ``-c nano`` means ``configs/train/nano.yaml`` unless there is a file of that name;
     ``--init-from MODEL`` is short for ``--model.init_from=MODEL``.
     """
-    result = list(arguments)
+    result = [word for given in arguments for word in _separated(given)]
     for place, word in enumerate(result[:-1]):
         if word in ("-c", "--config"):
             result[place + 1] = str(find_config(result[place + 1]))
         if word == "--init-from":
             result[place : place + 2] = [f"--model.init_from={result[place + 1]}", ""]
     return [word for word in result if word]
+
+
+def _separated(argument: str) -> list[str]:
+    """``--config=NAME`` as two words; everything else as it is."""
+    name, equals, value = argument.partition("=")
+    return [name, value] if equals and name in ("-c", "--config", "--init-from") else [argument]
 
 
 def find_config(name: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from textseg.datasets import Case, LabelSpace, load_cases
 from textseg.errors import ModelError
@@ -103,8 +103,18 @@ class MixtureDataModule(lightning.LightningDataModule):
             self._samplers, seed=self.seed, start=epoch * self.steps, length=self.steps
         )
         return DataLoader(
-            dataset, batch_size=None, num_workers=self.workers, worker_init_fn=_one_thread
+            dataset,
+            batch_size=None,
+            sampler=self._mine(dataset),
+            num_workers=self.workers,
+            worker_init_fn=_one_thread,
         )
+
+    def _mine(self, dataset: MixtureDataset) -> DistributedSampler[Batch]:
+        """Every n-th batch for each of n processes, in order; Lightning's would shuffle."""
+        trainer = self.trainer
+        rank, count = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        return DistributedSampler(dataset, num_replicas=count, rank=rank, shuffle=False)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Numbers of the cases in ``validation``, one at a time."""

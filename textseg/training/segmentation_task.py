@@ -115,8 +115,8 @@ class SegmentationTask(lightning.LightningModule):
         _check_levels(self.network, self.loss_config)
         self.init_from = init_from
         self._domains: tuple[DomainPrompts, ...] = ()
-        self._scores: dict[str, list[float]] = {}
-        self._rows: list[EvaluationRow] = []
+        self._scores: dict[int, float] = {}
+        self._rows: dict[int, list[EvaluationRow]] = {}
         self.start: StartReport | None = None
         if init_from is not None:
             weights = load_weights(init_from).network
@@ -134,6 +134,8 @@ class SegmentationTask(lightning.LightningModule):
         """
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.set_domains(datamodule.prompts)
+        # before processes agree on how gradients lie in memory
+        channels_last(self.network)
         queries = _joined(domain.queries for domain in datamodule.prompts)
         if self.init_from is None or self.start is None or _WHITENING not in self.start.loaded:
             if self.network.config.whiten_queries:
@@ -146,10 +148,6 @@ class SegmentationTask(lightning.LightningModule):
     def set_domains(self, domains: Sequence[DomainPrompts]) -> None:
         """Gives the task the prompts of each domain, in the order the batches count them."""
         self._domains = tuple(domains)
-
-    def on_fit_start(self) -> None:
-        """Lays the weights out for fast convolutions."""
-        channels_last(self.network)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Weighted sum of the losses of one batch."""
@@ -225,19 +223,33 @@ class SegmentationTask(lightning.LightningModule):
         domain = datamodule.domains[case.domain]
         queries = self._domains[case.domain].queries[domain.modality]
         scores = score_case(self.network, case, queries, window=domain.window)
-        self._scores.setdefault(domain.name, []).append(sum(scores.values()) / len(scores))
+        self._scores[int(batch)] = sum(scores.values()) / len(scores)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean Dice of each domain's scans, and of the domains."""
-        means = {name: sum(values) / len(values) for name, values in self._scores.items()}
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        by_domain: dict[str, list[float]] = {}
+        for number, score in self._of_all_processes(self._scores).items():
+            domain = datamodule.domains[datamodule.validation[number].domain]
+            by_domain.setdefault(domain.name, []).append(score)
+        means = {name: sum(values) / len(values) for name, values in by_domain.items()}
         for name, mean in means.items():
-            self.log(f"val/{name}", mean)
+            self.log(f"val/{name}", mean, sync_dist=True)
         if means:
-            self.log("val/dice", sum(means.values()) / len(means), prog_bar=True)
+            dice = sum(means.values()) / len(means)
+            self.log("val/dice", dice, prog_bar=True, sync_dist=True)
+
+    def _of_all_processes(self, mine: dict[int, Any]) -> dict[int, Any]:
+        """What every process found, by the number of the scan; one may have come to two of them."""
+        if self.trainer.world_size == 1:
+            return mine
+        parts: list[dict[int, Any]] = [{}] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, mine)
+        return dict(sorted((number, found) for part in parts for number, found in part.items()))
 
     def on_test_epoch_start(self) -> None:
         """Forgets the rows of the last test."""
-        self._rows = []
+        self._rows = {}
 
     def test_step(self, batch: Tensor, batch_index: int) -> None:
         """Judges one whole scan with the engine that users run."""
@@ -245,7 +257,7 @@ class SegmentationTask(lightning.LightningModule):
         case = datamodule.testing[int(batch)]
         domain, prompts = datamodule.domains[case.domain], self._domains[case.domain]
         space = prompts.labels.space
-        self._rows += judge_case(
+        self._rows[int(batch)] = judge_case(
             self.network,
             case,
             prompts.queries[domain.modality],
@@ -256,17 +268,21 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs the means of all structures and of each region; writes every figure to a table."""
-        if not self._rows:
+        judged = self._of_all_processes(self._rows)
+        rows = [row for number in judged for row in judged[number]]
+        if not rows:
             return
-        summary = summarise(self._rows, generator=np.random.default_rng(0))
+        summary = summarise(rows, generator=np.random.default_rng(0))
         for means in (*summary.regions, summary.overall):
             for metric in ("dice", "nsd", "hd95_mm"):
                 mean = getattr(means, metric).mean
-                self.log(f"test/{means.name}/{metric}", math.nan if mean is None else mean)
-        table = EvaluationTable(tuple(self._rows), (), tolerance_mm=2.0)
+                value = math.nan if mean is None else mean
+                self.log(f"test/{means.name}/{metric}", value, sync_dist=True)
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        table.write_csv(folder / TEST_FILE, overwrite=True)
+        if self.trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            table = EvaluationTable(tuple(rows), (), tolerance_mm=2.0)
+            table.write_csv(folder / TEST_FILE, overwrite=True)
 
     def _views(
         self, features: Features, labels: Tensor, generator: torch.Generator

@@ -39,6 +39,10 @@ def prepare(
             help="Voxel size: one number, or three as 1,1,3; each scan's own if left out.",
         ),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take the voxel size from what `data plan` wrote."),
+    ] = None,
     crop: Annotated[
         bool, typer.Option("--crop/--no-crop", help="Leave out the air around the body.")
     ] = True,
@@ -56,7 +60,10 @@ def prepare(
     from textseg.datasets import cases_of, specs_of
     from textseg.datasets.prepare import PrepareConfig, prepare
 
-    config = PrepareConfig(spacing_mm=None if spacing is None else _spacing(spacing), crop=crop)
+    if plan is not None and spacing is not None:
+        raise UsageError("give --spacing or --plan, not both")
+    size = None if spacing is None else _spacing(spacing)
+    config = PrepareConfig(spacing_mm=size if plan is None else _planned(plan), crop=crop)
     cases = cases_of(source, folder)
     count = min(len(cases), os.cpu_count() or 1) if workers is None else workers
     with (
@@ -90,3 +97,14 @@ def _spacing(text: str) -> tuple[float, float, float]:
         raise UsageError(f"--spacing {text!r} is not one voxel size in mm, nor three")
     x, y, z = numbers * 3 if len(numbers) == 1 else numbers
     return x, y, z
+
+
+def _planned(plan: Path) -> tuple[float, float, float]:
+    """The voxel size of the first domain of a plan."""
+    import yaml
+
+    try:
+        x, y, z = yaml.safe_load(plan.read_bytes())["data"]["domains"][0]["spacing_mm"]
+        return float(x), float(y), float(z)
+    except (OSError, ValueError, TypeError, KeyError, IndexError, yaml.YAMLError) as error:
+        raise UsageError(f"--plan {plan} is not what `textseg data plan -o` writes") from error
