@@ -22,6 +22,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / "configs"
 TRAIN = sorted((FOLDER / "train").glob("*.yaml"))
 DATA = sorted((FOLDER / "data").glob("*.yaml"))
+MODEL = sorted((FOLDER / "model").glob("*.yaml"))
 PRETRAIN = sorted((FOLDER / "pretrain").glob("*.yaml"))
 
 
@@ -46,7 +47,7 @@ def named(paths):
 
 def test_every_yaml_lies_where_a_command_reads_it():
     assert TRAIN
-    assert set(FOLDER.rglob("*.y*ml")) == {*TRAIN, *PRETRAIN, *DATA}
+    assert set(FOLDER.rglob("*.y*ml")) == {*TRAIN, *PRETRAIN, *DATA, *MODEL}
 
 
 def test_the_72_data_sets_are_all_in_the_mixture_and_no_other():
@@ -173,9 +174,13 @@ def phantom_cases(folder, domains):
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
-@named(TRAIN)
-def test_a_configuration_trains_on_generated_data(path, tmp_path, capsys):
-    config = printed_by(cli.fit, ["-c", str(path)], capsys)
+@pytest.mark.parametrize(
+    "paths",
+    [*([path] for path in TRAIN), *([FOLDER / "train/finetune.yaml", path] for path in MODEL)],
+    ids=lambda paths: "+".join(path.stem for path in paths),
+)
+def test_a_configuration_trains_on_generated_data(paths, tmp_path, capsys):
+    config = printed_by(cli.fit, [word for path in paths for word in ("-c", str(path))], capsys)
     stride = 2 ** (len(config["model"]["network"]["backbone"]["channels"]) - 1)
     config["model"]["network"] = shrunk(config["model"]["network"])
     config["model"]["init_from"] = None
