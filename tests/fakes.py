@@ -201,23 +201,33 @@ def write_case_list(folder: Path) -> Path:
     return manifest
 
 
+def bare_case(**about: Any) -> Case:
+    """A case without files, of which only what is given is known."""
+    settings: dict[str, Any] = {
+        "id": "",
+        "dataset": "",
+        "split": "train",
+        "modality": "mr",
+        "sequence": "",
+        "image": None,
+        "masks": {},
+        "holds": "values",
+        "labels": {},
+        "unnamed": (),
+        "annotated": (),
+        "complete": frozenset(),
+        "licence": "",
+    }
+    return Case(**{**settings, **about})
+
+
 def apart(concepts: Sequence[str]) -> DomainLabels:
     """Labels of masks that name each of these concepts apart, in this order."""
     space = LabelSpace(tuple(concepts), load_tree())
-    case = Case(
-        id="",
-        dataset="",
-        split="train",
-        modality="mr",
-        sequence="",
-        image=None,
-        masks={},
-        holds="values",
+    case = bare_case(
         labels={value: (concept,) for value, concept in enumerate(concepts, start=1)},
-        unnamed=(),
         annotated=tuple(concepts),
         complete=frozenset(concepts),
-        licence="",
     )
     return DomainLabels.of([case], space)
 

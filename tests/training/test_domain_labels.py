@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from fakes import apart
+from fakes import apart, bare_case
 
 from textseg.datasets import LabelSpace
 from textseg.knowledge import load_tree
@@ -17,35 +17,13 @@ def case(dataset, labels, *, complete=None, **about):
     """A case of a data set whose masks hold these values."""
     labels = {v: (c,) if isinstance(c, str) else c for v, c in labels.items()}
     concepts = tuple(dict.fromkeys(i for ids in labels.values() for i in ids))
-    base = apart_case()
     annotated = about.pop("annotated", concepts)
-    return dataclasses.replace(
-        base,
+    return bare_case(
         dataset=dataset,
         labels=labels,
         annotated=annotated,
         complete=frozenset(annotated if complete is None else complete),
         **about,
-    )
-
-
-def apart_case():
-    from textseg.datasets import Case
-
-    return Case(
-        id="",
-        dataset="",
-        split="train",
-        modality="ct",
-        sequence="",
-        image=None,
-        masks={},
-        holds="values",
-        labels={},
-        unnamed=(),
-        annotated=(),
-        complete=frozenset(),
-        licence="",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,13 @@ from textseg.datasets.segments import read_segments
 from textseg.datasets.spec import Key
 from textseg.errors import InputError
 from textseg.imaging.labels import Labels
-from textseg.imaging.volume import Geometry
+from textseg.imaging.volume import Geometry, Volume
 
 MAX_SHIFT_MM = 0.5
 """How far apart the corners of two grids may lie that are meant to be one."""
+
+
+_SPOTS = 400
 
 
 class LabelledCase(NamedTuple):
@@ -59,6 +62,36 @@ def read_label_map(case: Case, *, scan: Geometry | None = None) -> LabelledCase:
     values, meanings = _combined(structures, geometry)
     path = next(iter(case.masks.values()))
     return LabelledCase(_holding(case, meanings), Labels(path, values, geometry))
+
+
+def read_pair(case: Case) -> tuple[Volume | None, LabelledCase]:
+    """The scan of a case, if it has one, and its mask on the same grid.
+
+    Raises:
+        InputError: A file is damaged, or the mask does not lie on the scan (E321).
+        ModelError: E403, DICOM needs an extra that is not installed.
+    """
+    if case.image is None:
+        return None, read_label_map(case)
+    scan = case.read_image()
+    seen = read_label_map(case, scan=scan.geometry)
+    if not seen.labels.geometry.matches(scan.geometry, tolerance_mm=MAX_SHIFT_MM):
+        raise InputError(
+            "does not lie on the grid of its scan.", code="E321", path=seen.labels.path
+        )
+    return scan, seen
+
+
+def sample_voxels(values: NDArray[np.integer[Any]]) -> dict[int, NDArray[np.int64]]:
+    """Up to 400 voxels of each value of ``X Y Z``, evenly drawn, ``n 3``."""
+    flat = values.ravel()
+    order = np.argsort(flat, kind="stable")
+    found, starts = np.unique(flat[order], return_index=True)
+    spots = {}
+    for value, places in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+        chosen = places[:: max(1, len(places) // _SPOTS)][:_SPOTS]
+        spots[value] = np.stack(np.unravel_index(chosen, values.shape), axis=-1)
+    return spots
 
 
 def _structures(

@@ -23,19 +23,27 @@ from numpy.typing import NDArray
 
 from textseg.atomic import file_sha256, write_atomically, write_json
 from textseg.datasets.cases import SPECS_FOLDER, Case
-from textseg.datasets.label_map import MAX_SHIFT_MM, read_label_map
+from textseg.datasets.label_map import read_pair, sample_voxels
 from textseg.datasets.masks import on_grid
 from textseg.datasets.spec import DatasetSpec
 from textseg.datasets.store import SUFFIX, write_array
-from textseg.errors import InputError, ResourceError
-from textseg.imaging import Geometry, Grid, Volume, body_mask, intensity_scale, plan_grid, to_grid
+from textseg.errors import ResourceError
+from textseg.imaging import (
+    Geometry,
+    Grid,
+    Volume,
+    body_mask,
+    intensity_scale,
+    plan_grid,
+    ras_spacing_mm,
+    to_grid,
+)
 from textseg.imaging.labels import Labels
 
 logger = logging.getLogger(__name__)
 
 LIST_NAME, ENTRY_NAME = "cases.json", "case.json"
 _FORMAT = 1
-_SPOTS = 400
 _MARGIN_VOXELS = 4
 _RESERVE = 1 << 30
 _PROBED = 4
@@ -174,14 +182,12 @@ def prepare_case(case: Case, out: Path, config: PrepareConfig) -> tuple[dict[str
 
 def _make(case: Case, folder: Path, config: PrepareConfig, *, name: str) -> dict[str, Any]:
     """Writes the arrays of a case."""
-    scan = case.read_image() if case.image is not None else None
-    seen, labels = read_label_map(case, scan=None if scan is None else scan.geometry)
-    if scan is not None and not labels.geometry.matches(scan.geometry, tolerance_mm=MAX_SHIFT_MM):
-        raise InputError("does not lie on the grid of its scan.", code="E321", path=labels.path)
+    scan, (seen, labels) = read_pair(case)
     image, values, geometry = _on_working_grid(scan, labels, config)
     files = {"label": folder / f"labels{SUFFIX}"}
+    spots = {str(v): places.tolist() for v, places in sample_voxels(values).items() if v}
     smallest = np.uint8 if values.max() < 256 else np.uint16 if values.max() < 65536 else np.int32
-    write_array(files["label"], values.astype(smallest), geometry, spots=_spots(values))
+    write_array(files["label"], values.astype(smallest), geometry, spots=spots)
     if image is not None:
         files["image"] = folder / f"image{SUFFIX}"
         scale = intensity_scale(torch.from_numpy(image), case.modality)
@@ -207,7 +213,7 @@ def _on_working_grid(
     scan: Volume | None, labels: Labels, config: PrepareConfig
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.int32], Geometry]:
     """Scan and mask in RAS order on the working grid, cut to the body."""
-    grid = Grid(config.spacing_mm or _own_spacing(labels.geometry))
+    grid = Grid(config.spacing_mm or ras_spacing_mm(labels.geometry))
     if scan is None:
         target = plan_grid(labels.geometry, grid).target
         values = on_grid(labels, target).values
@@ -220,13 +226,6 @@ def _on_working_grid(
         part = _box(body_mask(data, scan.modality).numpy() | (values > 0))
     image = np.ascontiguousarray(data[0].numpy()[part])
     return image, np.ascontiguousarray(values[part]), _cut(transform.target, part)
-
-
-def _own_spacing(geometry: Geometry) -> tuple[float, float, float]:
-    """Voxel size along the axes nearest to X Y Z of RAS."""
-    permutation = plan_grid(geometry, Grid((1.0, 1.0, 1.0))).permutation
-    x, y, z = (geometry.spacing_mm[axis] for axis in permutation)
-    return x, y, z
 
 
 def _whole(geometry: Geometry) -> Part:
@@ -254,19 +253,6 @@ def _cut(geometry: Geometry, part: Part) -> Geometry:
         min(one.stop, size) - one.start for one, size in zip(part, geometry.shape, strict=True)
     )
     return Geometry((x, y, z), affine)
-
-
-def _spots(values: NDArray[np.int32]) -> dict[str, list[list[int]]]:
-    """Voxels to centre crops on: a few of each value, evenly drawn."""
-    flat = values.ravel()
-    order = np.argsort(flat, kind="stable")
-    found, starts = np.unique(flat[order], return_index=True)
-    spots = {}
-    for value, places in zip(found, np.split(order, starts[1:]), strict=True):
-        if value:
-            chosen = places[:: max(1, len(places) // _SPOTS)][:_SPOTS]
-            spots[str(value)] = np.stack(np.unravel_index(chosen, values.shape), -1).tolist()
-    return spots
 
 
 def _content_key(case: Case, config: PrepareConfig) -> str:

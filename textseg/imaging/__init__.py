@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from textseg.imaging.grid import Grid, GridTransform, plan_grid, to_grid
+    from textseg.imaging.grid import Grid, GridTransform, plan_grid, ras_spacing_mm, to_grid
     from textseg.imaging.intensity import (
         IntensityScale,
         body_mask,
@@ -35,6 +35,7 @@ __all__ = [
     "intensity_scale",
     "normalise_intensity",
     "plan_grid",
+    "ras_spacing_mm",
     "read_volume",
     "to_grid",
 ]
@@ -43,7 +44,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     homes = {
         "volume": ("Geometry", "Modality", "Source", "Volume"),
-        "grid": ("Grid", "GridTransform", "plan_grid", "to_grid"),
+        "grid": ("Grid", "GridTransform", "plan_grid", "ras_spacing_mm", "to_grid"),
         "intensity": (
             "IntensityScale",
             "body_mask",

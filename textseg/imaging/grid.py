@@ -106,6 +106,13 @@ def to_grid(
     return stacked, transform  # C X Y Z
 
 
+def ras_spacing_mm(geometry: Geometry) -> tuple[float, float, float]:
+    """Voxel size along the axes nearest to X Y Z of RAS."""
+    permutation, _ = affines.closest_ras(geometry.affine)
+    x, y, z = (geometry.spacing_mm[axis] for axis in permutation)
+    return x, y, z
+
+
 def plan_grid(source: Geometry, grid: Grid) -> GridTransform:
     """The correspondence between a scan's geometry and a working grid.
 

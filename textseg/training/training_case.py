@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textseg.datasets import Case, read_label_map
-from textseg.datasets.label_map import MAX_SHIFT_MM
+from textseg.datasets import Case
+from textseg.datasets.label_map import read_pair, sample_voxels
 from textseg.datasets.store import SUFFIX, StoredArray
-from textseg.errors import InputError
 from textseg.imaging import (
     Geometry,
     Grid,
@@ -22,16 +21,13 @@ from textseg.imaging import (
     Source,
     Volume,
     intensity_scale,
-    plan_grid,
+    ras_spacing_mm,
     to_grid,
 )
 from textseg.training.body import body_distances
 from textseg.training.domain_labels import DomainLabels
 
 Part = tuple[slice, slice, slice]
-
-_SPOTS = 400
-"""Voxels per label that a crop may be centred on."""
 
 
 class Voxels(Protocol):
@@ -102,13 +98,16 @@ def load_case(case: Case, labels: DomainLabels, *, with_body: bool = False) -> T
     """
     if case.masks.get("") is not None and case.masks[""].suffix == SUFFIX and not with_body:
         return _stored(case, labels)
-    scan = case.read_image() if case.image is not None else None
-    seen, mask = read_label_map(case, scan=None if scan is None else scan.geometry)
-    if scan is not None and not mask.geometry.matches(scan.geometry, tolerance_mm=MAX_SHIFT_MM):
-        raise InputError("does not lie on the grid of its scan.", code="E321", path=mask.path)
+    scan, (seen, mask) = read_pair(case)
     values, spacing = _in_ras(mask.values.astype(np.float32), mask.geometry)
     table, known = labels.translate(seen, values=mask.present())
     held = values.astype(np.int32)
+    count = len(labels.labels)
+    spots = {
+        label: torch.from_numpy(places)
+        for label, places in sample_voxels(table.numpy()[held]).items()
+        if 0 < label <= count
+    }
     image = None if scan is None else _in_ras(scan.data[0], scan.geometry)[0]
     distances = None
     if with_body:
@@ -120,7 +119,7 @@ def load_case(case: Case, labels: DomainLabels, *, with_body: bool = False) -> T
         table=table,
         known=known,
         spacing_mm=spacing,
-        spots=_spots(held, table, count=len(labels.labels)),
+        spots=spots,
         image=image,
         scale=None if image is None else intensity_scale(torch.from_numpy(image), case.modality),
         distances=distances,
@@ -150,25 +149,11 @@ def _stored(case: Case, labels: DomainLabels) -> TrainingCase:
     )
 
 
-def _spots(values: NDArray[np.int32], table: Tensor, *, count: int) -> dict[int, Tensor]:
-    """Some voxels of each label, evenly drawn."""
-    labels = table.numpy()[values].ravel()
-    order = np.argsort(labels, kind="stable")
-    held, starts = np.unique(labels[order], return_index=True)
-    spots = {}
-    for label, places in zip(held.tolist(), np.split(order, starts[1:]), strict=True):
-        if 0 < label <= count:
-            chosen = places[:: max(1, len(places) // _SPOTS)][:_SPOTS]
-            spots[label] = torch.from_numpy(np.stack(np.unravel_index(chosen, values.shape), -1))
-    return spots
-
-
 def _in_ras(
     data: NDArray[np.float32], geometry: Geometry
 ) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
     """Voxels ``X Y Z`` in RAS axis order at their own spacing, and that spacing."""
     volume = Volume(data[None], geometry, None, Source(None, "array"))
-    probe = plan_grid(geometry, Grid((1.0, 1.0, 1.0)))
-    x, y, z = (geometry.spacing_mm[axis] for axis in probe.permutation)
-    turned, _ = to_grid(volume, Grid((x, y, z)))
-    return turned[0].numpy(), (x, y, z)
+    spacing = ras_spacing_mm(geometry)
+    turned, _ = to_grid(volume, Grid(spacing))
+    return turned[0].numpy(), spacing

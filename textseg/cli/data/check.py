@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from textseg.cli.data.arguments import Folder, Source
 from textseg.cli.terminal import (
     DebugFlag,
     JsonFlag,
@@ -27,18 +28,8 @@ _FOUND_ERRORS = 3
 
 
 def check(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="Name of a data set, its YAML file, or a case list (JSON)."
-        ),
-    ],
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FOLDER]", help="Where the data set is unpacked; none for a case list."
-        ),
-    ] = None,
+    source: Source,
+    folder: Folder = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the report here, as JSON."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from textseg.cli.data.arguments import Folder, Source
 from textseg.cli.terminal import (
     DebugFlag,
     JsonFlag,
@@ -20,14 +21,6 @@ from textseg.cli.terminal import (
 if TYPE_CHECKING:
     from textseg.datasets.fingerprint import Facts, Fingerprint, Spread
 
-Source = Annotated[
-    str,
-    typer.Argument(metavar="SOURCE", help="Data set, its YAML file, or a case list (JSON)."),
-]
-Folder = Annotated[
-    Path | None,
-    typer.Argument(metavar="FOLDER", help="Where the data set is unpacked.", show_default=False),
-]
 Workers = Annotated[
     int, typer.Option(min=0, metavar="N", help="Cases to read at a time; each takes memory.")
 ]

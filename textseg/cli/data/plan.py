@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textseg.cli.data.fingerprint import Folder, Source, Workers, take_fingerprint
+from textseg.cli.data.arguments import Folder, Source
+from textseg.cli.data.fingerprint import Workers, take_fingerprint
 from textseg.cli.terminal import DebugFlag, JsonFlag, cells, make_table, print_json, print_rich
 
 if TYPE_CHECKING:

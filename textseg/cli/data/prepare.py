@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from textseg.cli.data.arguments import Folder, Source
 from textseg.cli.terminal import (
     DebugFlag,
     JsonFlag,
@@ -20,15 +21,8 @@ from textseg.cli.terminal import (
 
 
 def prepare(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="Name of a data set, its YAML file, or a case list (.json)."
-        ),
-    ],
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="FOLDER", help="Where the data set is unpacked.")
-    ] = None,
+    source: Source,
+    folder: Folder = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where prepared cases go.")
     ] = Path("prepared"),

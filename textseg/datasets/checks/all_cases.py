@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 
@@ -71,18 +70,13 @@ def _check_each(
             initializer=signal.signal,
             initargs=(signal.SIGINT, signal.SIG_IGN),
         ) as pool:
-            yield from pool.map(check, map(_portable, cases), chunksize=chunk)
+            yield from pool.map(check, cases, chunksize=chunk)
     except BrokenProcessPool as error:
         raise ResourceError(
             "a worker was ended from outside, as happens when memory runs out.",
             code="E501",
             remedy="Use fewer --workers.",
         ) from error
-
-
-def _portable(case: Case) -> Case:
-    """The case without read-only views, which cannot be sent to another process."""
-    return replace(case, masks=dict(case.masks), labels=dict(case.labels))
 
 
 def _same_scans(cases: Sequence[Case], checked: Sequence[CheckedCase]) -> Iterator[Finding]:
