@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from textseg.prompts.wording import Phrase, normalise, parse, split_side, strip_commands
@@ -19,6 +19,7 @@ def test_normalising_twice_changes_nothing(text):
 WORDS = ("left", "right", "L", "and", "/", ",", "the", "on", "side", "-", "I-II", "4th", "kidneys")
 
 
+@example(["on"] * 6 + ["left"])
 @given(st.lists(st.sampled_from(WORDS), max_size=9))
 @settings(max_examples=300)
 def test_normalising_side_words_twice_changes_nothing(words):
