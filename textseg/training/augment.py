@@ -1,9 +1,10 @@
-"""Random geometry and random image quality, on the CPU or the GPU, from an explicit generator."""
+"""Random geometry and random image quality, from an explicit generator."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -71,8 +72,24 @@ def smooth_noise(
     channels: int = 1,
 ) -> Tensor:
     """Unit-variance Gaussian knots, interpolated to ``channels X Y Z``."""
-    coarse = torch.randn(1, channels, *knots, generator=generator)
-    return functional.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)[0]
+    return enlarge(torch.randn(channels, *knots, generator=generator), shape)
+
+
+def enlarge(knots: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """``C A B D`` interpolated linearly to ``C X Y Z``, the outermost knots at the corners.
+
+    One axis after the other, as products of small matrices: several times as fast as
+    ``torch.nn.functional.interpolate``.
+    """
+    x, y, z = (_weights(n, m) for n, m in zip(shape, knots.shape[1:], strict=True))
+    return torch.einsum("cijk,xi,yj,zk->cxyz", knots, x, y, z)
+
+
+@lru_cache(maxsize=256)
+def _weights(size: int, knots: int) -> Tensor:
+    """What each of ``size`` places between ``knots`` points takes of them, ``size knots``."""
+    each = torch.eye(knots)[None]
+    return functional.interpolate(each, size=size, mode="linear", align_corners=True)[0].T
 
 
 def crop_coordinates(
@@ -84,7 +101,7 @@ def crop_coordinates(
     target_mm: tuple[float, float, float],
     generator: Generator,
 ) -> Tensor:
-    """Voxel coordinates ``X Y Z 3`` in the source for every voxel of a deformed crop.
+    """Voxel coordinates ``3 X Y Z`` in the source for every voxel of a deformed crop.
 
     Args:
         config: Strength of the deformation.
@@ -106,9 +123,7 @@ def crop_coordinates(
         field = torch.randn(points.shape, generator=generator)
         points = points + field * (uniform(0.2, 1.0, generator) * config.elastic_mm)
     points = points / spacing_mm[:, None] + centre[:, None]
-    knots = points.view(1, 3, *(len(axis) for axis in axes))
-    enlarged = functional.interpolate(knots, size=shape, mode="trilinear", align_corners=True)
-    return enlarged[0].permute(1, 2, 3, 0)
+    return enlarge(points.view(3, *(len(axis) for axis in axes)), shape)
 
 
 def random_affine(config: GeometryConfig, generator: Generator) -> Tensor:
@@ -127,22 +142,6 @@ def random_affine(config: GeometryConfig, generator: Generator) -> Tensor:
         [1.0 + uniform(-config.stretch, config.stretch, generator) for _ in range(3)]
     )
     return matrix * scale * stretch
-
-
-def sample_at(field: Tensor, coordinates: Tensor, *, mode: str) -> Tensor:
-    """Values of ``C X Y Z`` at voxel coordinates, ``C X' Y' Z'``; zero outside.
-
-    Args:
-        field: What to sample.
-        coordinates: ``X' Y' Z' 3`` in voxels of the field.
-        mode: ``nearest`` or ``bilinear`` (which is trilinear in 3-D).
-    """
-    size = torch.tensor(field.shape[1:], dtype=torch.float32)
-    grid = (coordinates * 2 + 1) / size - 1
-    sampled = functional.grid_sample(
-        field[None], grid.flip(-1)[None], mode=mode, padding_mode="zeros", align_corners=False
-    )
-    return sampled[0]
 
 
 def blur(image: Tensor, sigma: tuple[float, float, float]) -> Tensor:

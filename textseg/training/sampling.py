@@ -24,10 +24,10 @@ from textseg.training.augment import (
     crop_coordinates,
     cut_slab,
     degrade,
-    sample_at,
     uniform,
 )
 from textseg.training.domain_labels import IGNORE, DomainLabels
+from textseg.training.resampling import sample_linear, sample_nearest
 from textseg.training.synthesis import AIR_HU, draw_mr_means, synthesise_ct, synthesise_mr
 from textseg.training.torso_mr import torso_mr
 from textseg.training.training_case import Part, TrainingCase
@@ -189,7 +189,7 @@ class DomainSampler:
             generator=generator,
         )
         cut = _cut_to(case, coordinates)
-        labels = sample_at(cut.labels[None].float(), cut.coordinates, mode="nearest")[0].long()
+        labels = sample_nearest(cut.labels, cut.coordinates).long()
         use_real = case.image is not None and modality == self.config.modality
         if use_real and chance(self.config.real, generator):
             image = self._real_image(case, cut, generator)
@@ -229,7 +229,7 @@ class DomainSampler:
         assert case.scale is not None
         # what lies beyond the scan is as dark as its darkest
         least = case.scale.least
-        image = sample_at(case.read_image(cut.part)[None] - least, cut.coordinates, mode="bilinear")
+        image = sample_linear(case.read_image(cut.part)[None] - least, cut.coordinates)
         image = case.scale.apply(image + least)
         if self.config.modality != "ct":
             image = change_contrast(image, self.config.quality, generator)
@@ -256,7 +256,7 @@ class DomainSampler:
         if chance(self.config.strip, generator):
             means[len(self.concepts) + 1 :] = means[0]
         source = means[cut.labels.clamp(min=0).long()]
-        base = sample_at(source[None], cut.coordinates, mode="bilinear")[0]
+        base = sample_linear(source[None], cut.coordinates)[0]
         return synthesise_mr(means, labels, base=base, generator=generator)
 
     def _paired(self, labels: Tensor) -> Tensor:
@@ -270,11 +270,11 @@ class DomainSampler:
         self, cut: Cut, labels: Tensor, modality: Modality, generator: Generator
     ) -> Tensor:
         assert cut.distances is not None
-        distances = sample_at(cut.distances.float(), cut.coordinates, mode="bilinear")
+        distances = sample_linear(cut.distances.float(), cut.coordinates)
         named = torch.where(labels > len(self.concepts), 0, labels)
         image = synthesise_ct(named, distances, concepts=self.concepts, generator=generator)
-        size = torch.tensor(cut.labels.shape)
-        scanned = ((cut.coordinates > -0.5) & (cut.coordinates < size - 0.5)).all(-1)
+        size = torch.tensor(cut.labels.shape).view(3, 1, 1, 1)
+        scanned = ((cut.coordinates > -0.5) & (cut.coordinates < size - 0.5)).all(0)
         image = torch.where(scanned, image, AIR_HU)
         if modality == "ct":
             return image
@@ -288,7 +288,7 @@ class Cut(NamedTuple):
         part: Which part.
         labels: Its labels ``x y z``.
         distances: Its body distances ``2 x y z``, if the case has them.
-        coordinates: Voxels of the part for every voxel of the crop, ``X Y Z 3``.
+        coordinates: Voxels of the part for every voxel of the crop, ``3 X Y Z``.
     """
 
     part: Part
@@ -300,14 +300,16 @@ class Cut(NamedTuple):
 def _cut_to(case: TrainingCase, coordinates: Tensor) -> Cut:
     """The part of a case that sampling at these voxels reads."""
     size = torch.tensor(case.shape)
-    first = torch.minimum((coordinates.amin((0, 1, 2)).floor() - 1).clamp(min=0).long(), size - 1)
-    last = torch.maximum((coordinates.amax((0, 1, 2)).ceil() + 2).long(), first + 1)
+    first = torch.minimum((coordinates.amin((1, 2, 3)).floor() - 1).clamp(min=0).long(), size - 1)
+    last = torch.maximum((coordinates.amax((1, 2, 3)).ceil() + 2).long(), first + 1)
     x, y, z = (
         slice(a, min(b, n))
         for a, b, n in zip(first.tolist(), last.tolist(), case.shape, strict=True)
     )
     distances = None if case.distances is None else case.distances[:, x, y, z]
-    return Cut((x, y, z), case.read_labels((x, y, z)), distances, coordinates - first)
+    return Cut(
+        (x, y, z), case.read_labels((x, y, z)), distances, coordinates - first.view(3, 1, 1, 1)
+    )
 
 
 def case_weights(config: DomainConfig, cases: Sequence[TrainingCase]) -> Tensor:
@@ -340,7 +342,8 @@ def _listed(config: DomainConfig, case: TrainingCase) -> int:
 
 
 def _swap_sides(labels: Tensor, swap: Tensor) -> Tensor:
-    return torch.where(labels > 0, swap[labels.clamp(min=0)], labels)
+    # IGNORE is -1 and so takes the last entry
+    return torch.cat([swap, torch.tensor([IGNORE])])[labels]
 
 
 class MixtureDataset(torch.utils.data.Dataset[Batch]):

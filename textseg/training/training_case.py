@@ -76,8 +76,9 @@ class TrainingCase:
         return x, y, z
 
     def read_labels(self, part: Part) -> Tensor:
-        """Labels of a part of the case."""
-        return self.table[torch.from_numpy(np.asarray(self.values[part])).long()]
+        """Labels of a part of the case, int32."""
+        table = self.table.numpy().astype(np.int32)
+        return torch.from_numpy(table.take(np.asarray(self.values[part])))
 
     def read_image(self, part: Part) -> Tensor:
         """Raw intensities of a part of the scan, float32."""
