@@ -53,10 +53,15 @@ class ResidualBlock(nn.Module):
 
 
 class Perceptron(nn.Sequential):
-    """Linear, GELU, Linear."""
+    """Linear, GELU, Linear, and perhaps a GELU at the end."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
-        super().__init__(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+    def __init__(self, inputs: int, hidden: int, outputs: int, *, gelu_end: bool = False) -> None:
+        super().__init__(
+            nn.Linear(inputs, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, outputs),
+            *([nn.GELU()] if gelu_end else []),
+        )
 
 
 def sine_position_code(shape: tuple[int, int, int], channels: int, like: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from textseg.errors import ModelError
@@ -50,6 +51,14 @@ class NetworkConfig(BaseModel):
         text_shortcut: Let the text reach the mask vectors directly as well, through one linear
             layer; without it they come from the refined queries alone, as published, and a hundred
             similar names take many more steps to tell apart.
+        token_hidden: Width inside the projection of image tokens; ``embedding`` if None.
+        mask_hidden: Width inside the mask head of each level; ``embedding`` if empty.
+        gelu_ends: Tokens and mask vectors end in a GELU, and masks have no bias, as published for
+            SAT.
+        query_projection: Bring queries to the width of the query decoder by a linear layer;
+            without it they must have that width.
+        presence_head: Say apart from the mask whether a structure is there; without it, it is
+            there if some voxel is likely to belong to it.
         whiten_queries: Make the queries a model is trained on equally far apart, by a fixed linear
             map; the text vectors of "vertebra L1" and "vertebra L2" are nearly parallel.
         norm: Normalisation in the decoder.
@@ -71,8 +80,30 @@ class NetworkConfig(BaseModel):
     heads: int = 6
     hidden: int = 512
     text_shortcut: bool = True
+    token_hidden: int | None = None
+    mask_hidden: tuple[int, ...] = ()
+    gelu_ends: bool = False
+    query_projection: bool = True
+    presence_head: bool = True
     whiten_queries: bool = True
     norm: NormName = "group"
+
+    @model_validator(mode="after")
+    def _widths_agree(self) -> NetworkConfig:
+        if self.mask_hidden and len(self.mask_hidden) < self.mask_levels:
+            raise ValueError(
+                f"mask_hidden {self.mask_hidden} has no width for each of {self.mask_levels} levels"
+            )
+        if not self.query_projection and self.query_features != self.embedding:
+            raise ValueError(
+                f"queries of {self.query_features} numbers do not fit the width "
+                f"{self.embedding} without query_projection"
+            )
+        if self.gelu_ends and self.text_shortcut:
+            raise ValueError(
+                "text_shortcut adds to mask vectors, which gelu_ends keeps as they are"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -128,20 +159,31 @@ class PromptedSegmenter(nn.Module):
             extra=extra,
             norm=config.norm,
         )
-        self.token_pool = TokenPool(channels, config.embedding)
+        self.token_pool = TokenPool(
+            channels,
+            config.embedding,
+            hidden=config.token_hidden or config.embedding,
+            gelu_end=config.gelu_ends,
+        )
         self.query_mean: Tensor
         self.query_whitening: Tensor
         if config.whiten_queries:
             self.register_buffer("query_mean", torch.zeros(config.query_features))
             self.register_buffer("query_whitening", torch.eye(config.query_features))
-        self.query_projection = nn.Linear(config.query_features, config.embedding)
+        self.query_projection: nn.Module = nn.Identity()
+        if config.query_projection:
+            self.query_projection = nn.Linear(config.query_features, config.embedding)
         self.query_decoder = QueryDecoder(
             config.embedding, layers=config.layers, heads=config.heads, hidden=config.hidden
         )
         levels = self.pixel_decoder.channels if config.fusion == "late" else (config.full_channels,)
         levels = levels[: config.mask_levels]
+        inner = config.mask_hidden or (config.embedding,) * len(levels)
         self.mask_heads = nn.ModuleList(
-            Perceptron(config.embedding, config.embedding, width + 1) for width in levels
+            Perceptron(config.embedding, hidden, width, gelu_end=True)
+            if config.gelu_ends
+            else Perceptron(config.embedding, hidden, width + 1)
+            for hidden, width in zip(inner, levels, strict=False)
         )
         self.shortcuts = nn.ModuleList(
             nn.Linear(config.query_features, width + 1, bias=False)
@@ -153,8 +195,9 @@ class PromptedSegmenter(nn.Module):
         self.prompt_heads = nn.ModuleList(
             nn.Linear(config.embedding, extra * width) for width in channels[1:-1] if extra
         )
-        self.presence_head = Perceptron(config.embedding, config.embedding, 1)
-        self.evidence = nn.Parameter(torch.tensor(0.5))
+        if config.presence_head:
+            self.presence_head = Perceptron(config.embedding, config.embedding, 1)
+            self.evidence = nn.Parameter(torch.tensor(0.5))
 
     def whiten(self, queries: Tensor) -> None:
         """Sets the fixed map that makes the queries ``N Q`` it will be trained on uncorrelated."""
@@ -248,6 +291,8 @@ class PromptedSegmenter(nn.Module):
         seen = refined[..., : self.config.embedding]
         asked = refined[..., self.config.embedding :]
         vectors: Tensor = self.mask_heads[level](seen).float()
+        if self.config.gelu_ends:
+            return functional.pad(vectors, (0, 1))  # no bias
         if self.config.text_shortcut:
             vectors = vectors + self.shortcuts[level](asked).float()
         return vectors
@@ -255,7 +300,10 @@ class PromptedSegmenter(nn.Module):
     def decode(self, features: Features, queries: Tensor) -> Decoded:
         """Logits of every prompt at full resolution, and its presence logit."""
         refined = self.refine(features, queries)
-        return Decoded(self.masks(features, refined), self.presence(features, refined))
+        logits = self.masks(features, refined)
+        if self.config.presence_head:
+            return Decoded(logits, self.presence(features, refined))
+        return Decoded(logits, logits.flatten(2).amax(-1).float())
 
     def masks(self, features: Features, refined: Tensor) -> Tensor:
         """Mask logits ``B K X Y Z`` of refined queries at full resolution."""

@@ -19,9 +19,11 @@ from textseg.network.layers import Perceptron, sine_position_code
 class TokenPool(nn.Module):
     """Every map of the pyramid, average-pooled to the coarsest grid, as one set of tokens."""
 
-    def __init__(self, channels: Sequence[int], embedding: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], embedding: int, *, hidden: int, gelu_end: bool = False
+    ) -> None:
         super().__init__()
-        self.project = Perceptron(sum(channels), embedding, embedding)
+        self.project = Perceptron(sum(channels), hidden, embedding, gelu_end=gelu_end)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Tokens ``B N E`` and their position code ``N E``, for N places of the coarsest map."""
