@@ -21,7 +21,7 @@ from textseg.datasets.label_map import MAX_SHIFT_MM, LabelledCase, read_label_ma
 from textseg.datasets.label_space import LabelSpace
 from textseg.errors import InputError, ModelError
 from textseg.imaging import Geometry, Volume
-from textseg.imaging.affine import closest_ras
+from textseg.imaging.affine import closest_axes
 from textseg.knowledge import KnowledgeTree
 
 Sizes: TypeAlias = tuple[float, float, float]
@@ -218,7 +218,7 @@ def _measure(case: Case, space: LabelSpace, generator: np.random.Generator) -> _
         raise InputError(
             "does not lie on the grid of its scan.", code="E321", path=read.labels.path
         )
-    axes, _ = closest_ras(geometry.affine)
+    axes, _ = closest_axes(geometry.affine)
     x, y, z = axes
     spacing, shape = geometry.spacing_mm, geometry.shape
     return _Measured(

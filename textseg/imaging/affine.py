@@ -77,18 +77,29 @@ def directions(affine: Affine) -> Affine:
     return np.asarray(left @ right, dtype=np.float64)
 
 
-def closest_ras(affine: Affine) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """How array axes must be permuted and flipped to run closest to right, anterior, superior.
+def closest_axes(
+    affine: Affine, axes: str = "RAS"
+) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """How array axes must be permuted and flipped to run closest to the named directions.
+
+    Args:
+        affine: Of the array.
+        axes: A letter of R L, A P and S I for each wanted axis.
 
     Returns:
         The source axis of each of the three target axes, and whether it must be reversed.
 
-    >>> closest_ras(np.array([[0, 0, -1.0, 0], [1.0, 0, 0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1]]))
+    >>> closest_axes(np.array([[0, 0, -1.0, 0], [1.0, 0, 0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1]]))
     ((2, 0, 1), (True, False, True))
+    >>> closest_axes(np.eye(4), "ASR")
+    ((1, 2, 0), (False, False, False))
     """
-    from nibabel.orientations import io_orientation
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-    targets = io_orientation(affine)  # type: ignore[no-untyped-call]
+    targets = ornt_transform(  # type: ignore[no-untyped-call]
+        io_orientation(affine),  # type: ignore[no-untyped-call]
+        axcodes2ornt(tuple(axes)),  # type: ignore[no-untyped-call]
+    )
     order = np.argsort(targets[:, 0])  # one row per source axis
     x, y, z = (int(axis) for axis in order)
     flip_x, flip_y, flip_z = (bool(targets[axis, 1] < 0) for axis in order)

@@ -8,9 +8,9 @@ scan whose axes are not at right angles takes the general path.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Affine: TypeAlias = npt.NDArray[np.float64]
+Aligned: TypeAlias = Literal["centre", "first"]
+Box: TypeAlias = tuple[slice, slice, slice]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 _SLAB_VOXELS = 4_000_000
@@ -33,9 +35,19 @@ _SAME_VOXEL = 1e-3
 
 @dataclass(frozen=True)
 class Grid:
-    """A working grid: spacing along right, anterior and superior."""
+    """A working grid.
+
+    Attributes:
+        spacing_mm: Voxel size along each axis.
+        axes: World direction that each axis runs closest to.
+        aligned: ``centre`` covers the scan's field of view and averages where the grid is coarser;
+            ``first`` puts the first voxel on the scan's first and samples at points, as MONAI's
+            ``Spacing`` does.
+    """
 
     spacing_mm: tuple[float, float, float]
+    axes: str = "RAS"
+    aligned: Aligned = "centre"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +56,12 @@ class GridTransform:
 
     Attributes:
         source: The scan's own geometry.
-        target: The working grid, axes closest to RAS+.
+        target: The whole working grid.
         permutation: The source axis behind each target axis.
         flips: Whether that source axis runs the other way.
         sheared: The source axes are not at right angles, so the correspondence is a full affine.
+        aligned: Which voxels of the two grids coincide; see ``Grid``.
+        crop: The part of the working grid that is segmented; the rest belongs to no mask.
     """
 
     source: Geometry
@@ -55,6 +69,20 @@ class GridTransform:
     permutation: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
     sheared: bool
+    aligned: Aligned = "centre"
+    crop: Box | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of the working grid that are segmented."""
+        if self.crop is None:
+            return self.target.shape
+        x, y, z = (part.stop - part.start for part in self.crop)
+        return x, y, z
+
+    def cropped(self, box: Box) -> GridTransform:
+        """The same correspondence for a part of the working grid."""
+        return replace(self, crop=box)
 
     def restore(self, probability: Tensor, *, threshold: float = 0.5) -> Mask:
         """The mask on the scan's own voxels, in the scan's own axis order.
@@ -63,16 +91,16 @@ class GridTransform:
         the scan's size exists.
 
         Args:
-            probability: Working-grid ``X Y Z``; uint8 0..255 or floating 0..1.
+            probability: Working-grid ``X Y Z``, of ``shape``; uint8 0..255 or floating 0..1.
             threshold: A voxel belongs to the mask if its probability is above this.
 
         Returns:
             bool ``X0 Y0 Z0`` (Fortran order, as image files store it).
         """
-        if tuple(probability.shape) != self.target.shape:
+        if tuple(probability.shape) != self.shape:
             raise ValueError(
                 f"probability has shape {tuple(probability.shape)}, "
-                f"but the working grid is {self.target.shape}"
+                f"but the working grid is {self.shape}"
             )
         level = threshold if probability.is_floating_point() else threshold * 255.0
         box = bounding_box(probability > level)
@@ -108,7 +136,7 @@ def to_grid(
 
 def ras_spacing_mm(geometry: Geometry) -> tuple[float, float, float]:
     """Voxel size along the axes nearest to X Y Z of RAS."""
-    permutation, _ = affines.closest_ras(geometry.affine)
+    permutation, _ = affines.closest_axes(geometry.affine)
     x, y, z = (geometry.spacing_mm[axis] for axis in permutation)
     return x, y, z
 
@@ -125,14 +153,17 @@ def plan_grid(source: Geometry, grid: Grid) -> GridTransform:
     >>> source.to_world(np.array([[4.5, 9.5, 3.5]])).tolist()
     [[-4.5, -14.25, 8.75]]
     """
-    permutation, flips = affines.closest_ras(source.affine)
+    permutation, flips = affines.closest_axes(source.affine, grid.axes)
     turned = Geometry(
         _permuted(source.shape, permutation),
         affines.reorient(source.affine, source.shape, permutation=permutation, flips=flips),
     )
-    sheared = affines.shear_rad(source.affine) > affines.MAX_SNAPPED_SHEAR_RAD
-    target = (_enclosing_target if sheared else _centred_target)(turned, grid.spacing_mm)
-    return GridTransform(source, target, permutation, flips, sheared)
+    if affines.shear_rad(source.affine) > affines.MAX_SNAPPED_SHEAR_RAD:
+        target = _enclosing_target(turned, grid.spacing_mm)
+        return GridTransform(source, target, permutation, flips, sheared=True)
+    placed = _centred_target if grid.aligned == "centre" else _first_target
+    target = placed(turned, grid.spacing_mm)
+    return GridTransform(source, target, permutation, flips, sheared=False, aligned=grid.aligned)
 
 
 def _permuted(sizes: Sequence[int], permutation: Sequence[int]) -> tuple[int, int, int]:
@@ -146,6 +177,14 @@ def _centred_target(turned: Geometry, spacing_mm: Sequence[float]) -> Geometry:
     shape = [max(1, round(size / step)) for size, step in zip(extent, spacing_mm, strict=True)]
     middle = (np.array(turned.shape) - 1.0) / 2.0
     return _placed(turned, shape, spacing_mm, centre=turned.to_world(middle[None])[0])
+
+
+def _first_target(turned: Geometry, spacing_mm: Sequence[float]) -> Geometry:
+    """The working grid whose first voxel is the first voxel, up to the last one or thereabouts."""
+    steps = np.asarray(spacing_mm) / turned.spacing_mm
+    shape = np.round((np.array(turned.shape) - 1.0) / steps + 1.0).astype(int)
+    middle = (shape - 1.0) / 2.0 * steps
+    return _placed(turned, shape.tolist(), spacing_mm, centre=turned.to_world(middle[None])[0])
 
 
 def _enclosing_target(turned: Geometry, spacing_mm: Sequence[float]) -> Geometry:
@@ -196,9 +235,10 @@ def _forward_weights(transform: GridTransform, target: int) -> Tensor | None:
     num_source, num_target, ratio = _sizes(transform, target)
     if _coincide(num_source, num_target, ratio):
         return None
-    offset = np.arange(num_target) - (num_target - 1.0) / 2.0
-    centres = (num_source - 1.0) / 2.0 + offset * ratio
-    weights = linear_weights(centres, num_source, width=ratio)
+    here, there = _anchors(transform, target)
+    centres = here + (np.arange(num_target) - there) * ratio
+    width = ratio if transform.aligned == "centre" else 1.0
+    weights = linear_weights(centres, num_source, width=width)
     return weights.flip(1) if transform.flips[target] else weights
 
 
@@ -208,9 +248,19 @@ def _backward_weights(transform: GridTransform, target: int) -> Tensor:
     if _coincide(num_source, num_target, ratio):
         weights = torch.eye(num_source)
     else:
-        offset = np.arange(num_source) - (num_source - 1.0) / 2.0
-        weights = linear_weights((num_target - 1.0) / 2.0 + offset / ratio, num_target)
+        here, there = _anchors(transform, target)
+        weights = linear_weights(there + (np.arange(num_source) - here) / ratio, num_target)
+    if transform.crop is not None:
+        weights = weights[:, transform.crop[target]]
     return weights.flip(0) if transform.flips[target] else weights
+
+
+def _anchors(transform: GridTransform, target: int) -> tuple[float, float]:
+    """The scan voxel and the working voxel in the same place along one target axis."""
+    if transform.aligned == "first":
+        return 0.0, 0.0
+    num_source, num_target, _ = _sizes(transform, target)
+    return (num_source - 1.0) / 2.0, (num_target - 1.0) / 2.0
 
 
 def _sizes(transform: GridTransform, target: int) -> tuple[int, int, float]:
@@ -225,7 +275,7 @@ def _coincide(num_source: int, num_target: int, ratio: float) -> bool:
     return num_source == num_target and abs(ratio - 1.0) * num_source / 2.0 < _SAME_VOXEL
 
 
-def bounding_box(above: Tensor) -> tuple[slice, slice, slice] | None:
+def bounding_box(above: Tensor) -> Box | None:
     """The smallest box that holds every True voxel; None if there is none."""
     slices = []
     for axis in range(3):
@@ -243,7 +293,7 @@ def _restore_separable(
     probability: Tensor,
     *,
     level: float,
-    box: tuple[slice, slice, slice],
+    box: Box,
     out: Mask,
 ) -> None:
     """Write the mask into ``out`` (Z0 Y0 X0), slab by slab along Z0.
@@ -310,11 +360,15 @@ def _restore_sheared(
     probability: Tensor,
     *,
     level: float,
-    box: tuple[slice, slice, slice],
+    box: Box,
     out: Mask,
 ) -> None:
     """Write the mask into ``out`` (X0 Y0 Z0), slab by slab along Z0, through the full affine."""
     values = probability.to(torch.float32)
+    if transform.crop is not None:
+        values = torch.zeros(transform.target.shape, device=values.device)
+        values[transform.crop] = probability.to(torch.float32)
+        box = bounding_box(values > level) or box
     to_working = np.linalg.inv(transform.target.affine) @ transform.source.affine
     x, y, z = _reached(transform, box)
     depth = max(1, _SLAB_VOXELS // ((x.stop - x.start) * (y.stop - y.start)))
@@ -331,9 +385,7 @@ def _restore_sheared(
         out[x, y, planes] = (slab > level).cpu().numpy()
 
 
-def _reached(
-    transform: GridTransform, box: tuple[slice, slice, slice]
-) -> tuple[slice, slice, slice]:
+def _reached(transform: GridTransform, box: Box) -> Box:
     """The scan voxels that can have a working voxel of the box as a neighbour."""
     # a box at the wall of the working grid also colours everything beyond the wall
     edges = [

@@ -128,7 +128,7 @@ def colour_of(index: int) -> str:
 
 def best_planes(volume: Volume, masks: Mapping[str, Mask]) -> tuple[int, int, int]:
     """For each RAS axis the plane in which the masks, each by its own size, show most."""
-    permutation, flips = affines.closest_ras(volume.geometry.affine)
+    permutation, flips = affines.closest_axes(volume.geometry.affine)
     shape = [volume.geometry.shape[axis] for axis in permutation]
     scores = [np.zeros(size) for size in shape]
     for mask in masks.values():
@@ -145,7 +145,7 @@ def best_planes(volume: Volume, masks: Mapping[str, Mask]) -> tuple[int, int, in
 
 def _turned(array: NDArray[Any], volume: Volume) -> NDArray[Any]:
     """A view with axes closest to right, anterior, superior."""
-    permutation, flips = affines.closest_ras(volume.geometry.affine)
+    permutation, flips = affines.closest_axes(volume.geometry.affine)
     turned = array.transpose(permutation)
     x, y, z = (slice(None, None, -1 if flipped else 1) for flipped in flips)
     return turned[x, y, z]
@@ -205,7 +205,7 @@ def size_mm(plane: Plane, volume: Volume) -> tuple[float, float]:
 
 
 def _extent_mm(volume: Volume) -> list[float]:
-    permutation, _ = affines.closest_ras(volume.geometry.affine)
+    permutation, _ = affines.closest_axes(volume.geometry.affine)
     return [volume.geometry.shape[axis] * volume.geometry.spacing_mm[axis] for axis in permutation]
 
 
