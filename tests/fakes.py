@@ -18,6 +18,7 @@ from textseg.knowledge import load_tree
 from textseg.network.backbones import BackboneConfig
 from textseg.network.model import NetworkConfig, PromptedSegmenter
 from textseg.network.queries import query_features
+from textseg.network.sat_text_encoder import SatTextEncoder, SatTextEncoderConfig
 from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
 from textseg.network.weights import Domain, ModelManifest, save_model
 from textseg.training.augment import GeometryConfig, QualityConfig
@@ -66,6 +67,17 @@ def tiny_segmenter(config: NetworkConfig | None = None, *, seed: int = 0) -> Pro
 def tiny_encoder(seed: int = 0) -> TextEncoder:
     """A text encoder with random weights, in evaluation mode."""
     return seeded(lambda: TextEncoder(TINY_ENCODER), seed).eval()
+
+
+SAT_PIECES = ("<s>", "<pad>", "</s>", "[UNK]", "[CLS]", "[SEP]", "left", "kidney", "liver", "##s")
+
+
+def tiny_sat_encoder(features: int = 24, seed: int = 0) -> SatTextEncoder:
+    """SAT's text encoder with few word pieces and random weights, in evaluation mode."""
+    config = SatTextEncoderConfig(
+        vocabulary=len(SAT_PIECES), features=features, layers=1, heads=3, hidden=12, positions=40
+    )
+    return seeded(lambda: SatTextEncoder(config, SAT_PIECES), seed).eval()
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -279,10 +291,11 @@ def write_model(
     *,
     domains: Sequence[Domain] = (),
     network: PromptedSegmenter | None = None,
+    encoder: TextEncoder | SatTextEncoder | None = None,
     **fields: Any,
 ) -> ModelManifest:
     """A model folder with tiny random weights; a text encoder alone without a network."""
-    encoder = tiny_encoder()
+    encoder = encoder or tiny_encoder()
     manifest = ModelManifest(
         name=folder.name,
         version="1.2.3",

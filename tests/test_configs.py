@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fakes import TINY_QUERY, case_entry, write_model, write_nifti
+from fakes import TINY_QUERY, case_entry, tiny_sat_encoder, write_model, write_nifti
 from fakes import one_thread as one_thread
 
 from textseg.datasets import load_registry, registered
@@ -20,7 +20,8 @@ from textseg.training import cli
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / "configs"
-TRAIN = sorted((FOLDER / "train").glob("*.yaml"))
+FINETUNE = sorted((FOLDER / "finetune").glob("*.yaml"))
+TRAIN = [*sorted((FOLDER / "train").glob("*.yaml")), *FINETUNE]
 DATA = sorted((FOLDER / "data").glob("*.yaml"))
 MODEL = sorted((FOLDER / "model").glob("*.yaml"))
 PRETRAIN = sorted((FOLDER / "pretrain").glob("*.yaml"))
@@ -63,6 +64,7 @@ def test_the_72_data_sets_are_all_in_the_mixture_and_no_other():
 
 
 def test_a_configuration_that_ships_goes_by_its_name(tmp_path, monkeypatch):
+    assert cli.find_config("finetune/sat-nano") == FOLDER / "finetune/sat-nano.yaml"
     assert cli.config_arguments(["-c", "nano", "--x=1"]) == [
         "-c",
         str(FOLDER / "train/nano.yaml"),
@@ -130,12 +132,15 @@ def shrunk(network):
         if not backbone["blocks"][0]:
             backbone["channels"][0] = 1
     sizes = {"full_channels": 6, "embedding": 18, "layers": 1, "heads": 3, "hidden": 12}
+    asked_as_they_are = not network["query_projection"]
     return {
         **network,
         **sizes,
         "prompt_maps": 2,
         "least_channels": 0,
-        "query_features": TINY_QUERY,
+        "query_features": sizes["embedding"] if asked_as_they_are else TINY_QUERY,
+        "token_hidden": network["token_hidden"] and 12,
+        "mask_hidden": [10] * len(network["mask_hidden"]),
         "backbone": backbone,
     }
 
@@ -189,7 +194,9 @@ def test_a_configuration_trains_on_generated_data(paths, tmp_path, capsys):
         # instance normalisation needs more than one voxel at the coarsest level
         domain |= {"window": [2 * stride, stride, stride], "batch": 1, "spacing_mm": 3.0}
         domain |= {"validation": [], "test": [], "hold_out_every": 0}
-    write_model(tmp_path / "words")
+    network = config["model"]["network"]
+    encoder = None if network["query_projection"] else tiny_sat_encoder(network["embedding"])
+    write_model(tmp_path / "words", encoder=encoder)
     config["data"] |= {
         "cases": str(phantom_cases(tmp_path, config["data"]["domains"])),
         "encoder": str(tmp_path / "words"),

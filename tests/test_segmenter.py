@@ -11,10 +11,10 @@ from fakes import tiny_encoder, tiny_segmenter, write_model
 
 from textseg import Segmentation, Segmenter
 from textseg.errors import Cancelled, InputError, ModelError
+from textseg.inference import choose_device
 from textseg.network.model import Decoded
 from textseg.network.queries import MODALITIES, SIDES
 from textseg.network.weights import Domain, ModelManifest
-from textseg.segmenter import choose_device
 
 SPACING = 3.0
 TORSO = Domain(
@@ -347,6 +347,24 @@ def test_a_model_folder_with_random_weights_answers_on_the_grid_of_the_scan(arra
 def test_a_segmenter_says_what_a_prompt_means_to_it(segmenter):
     assert segmenter.resolve("Left  KIDNEY").concepts == ("kidney.left",)
     assert segmenter.resolve("pancreas").status == "unsupported"
+
+
+def test_a_segmenter_knows_the_structures_that_a_model_brings_along(array, tmp_path):
+    own = TORSO.model_copy(update={"concepts": ("lab.insert", "liver")})
+    write_model(tmp_path / "own", network=tiny_segmenter(), domains=[own])
+    stanza = "[lab.insert]\nname: phantom insert\nsynonyms: test object\n"
+    (tmp_path / "own" / "vocabulary.tree").write_text(stanza)
+    segmenter = Segmenter.from_pretrained(tmp_path / "own", device="cpu", precision="float32")
+    result = segmenter((array, AFFINE), ["test object"], modality="ct")["test object"]
+    assert result.resolution.concepts == ("lab.insert",)
+    assert result.status in {"ok", "not_found"}
+
+
+def test_a_damaged_vocabulary_of_a_model_is_refused(tmp_path):
+    write_model(tmp_path / "own", network=tiny_segmenter(), domains=[TORSO])
+    (tmp_path / "own" / "vocabulary.tree").write_text("phantom\n")
+    with pytest.raises(ModelError, match=r"E702.*vocabulary\.tree: line 1"):
+        Segmenter.from_pretrained(tmp_path / "own", device="cpu")
 
 
 def test_an_unknown_model_is_refused():

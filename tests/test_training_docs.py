@@ -38,6 +38,8 @@ SHORT = {
 }
 """Settings of the trainer that every run here has besides those of the page."""
 NAMES = {"liver": LIVER, "spleen": SPLEEN, "left kidney": KIDNEY_LEFT, "right kidney": KIDNEY_RIGHT}
+INSIDE = {"lesion": 40, "phantom insert": 900}
+"""What lies within the liver where a mask has a name for it, with its brightness."""
 HOUNSFIELD = {LIVER: 110, SPLEEN: 130, KIDNEY_LEFT: 180, KIDNEY_RIGHT: 180}
 NUM_CASES = 6
 
@@ -69,7 +71,7 @@ OTHER_RUNS = [
 
 
 def write_torso(folder, case, *, names):
-    """A torso in CT and its mask, with a lesion in the liver where that has a name."""
+    """A torso in CT and its mask, with something in the liver where that has a name."""
     shape = (54 + case, 48, 45)
     anatomy = torso_labels(shape, shift=0.01 * case)
     scan = np.where(ellipsoid(shape, (0.5, 0.45, 0.5), (0.48, 0.45, 0.9)), -60.0, -1000.0)
@@ -78,9 +80,9 @@ def write_torso(folder, case, *, names):
     mask = np.zeros(shape, np.uint8)
     for value, name in enumerate(names, start=1):
         mask[anatomy == NAMES.get(name)] = value
-        if name == "lesion":
+        if name in INSIDE:
             inside = ellipsoid(shape, (0.68, 0.6, 0.68), (0.08, 0.1, 0.09))
-            mask[inside], scan[inside] = value, 40
+            mask[inside], scan[inside] = value, INSIDE[name]
     scan += np.random.default_rng(case).normal(0, 12, shape)
     name = f"case_{case:03d}"
     write_nifti(folder / f"imagesTr/{name}_0000.nii.gz", scan.astype(np.int16), (4.0, 4.0, 4.0))
@@ -114,6 +116,15 @@ def _folder(tmp_path_factory):
         yield folder
 
 
+def shortening(words, *, epochs):
+    """What a command of the page is given here in addition, so that it is soon done."""
+    if words[0] == "fit":
+        options = {**SHORT, "max_epochs": epochs}
+        trainer = [f"--trainer.{key}={value}" for key, value in options.items()]
+        return [*trainer, "--data.steps=2", "--data.workers=0"]
+    return ["--workers=0"] if words[:2] == ["data", "prepare"] else []
+
+
 @pytest.fixture(scope="module", name="walked")
 def _walked(folder):
     """The folder after all commands of the steps; what the reader edits is edited as shown."""
@@ -123,14 +134,8 @@ def _walked(folder):
     epochs = 0
     for line in commands_of("Steps"):
         words = shlex.split(line)[1:]
-        if words[0] == "fit":
-            epochs += 1
-            options = {**SHORT, "max_epochs": epochs}
-            words += [f"--trainer.{key}={value}" for key, value in options.items()]
-            words += ["--data.steps=2", "--data.workers=0"]
-        if words[:2] == ["data", "prepare"]:
-            words += ["--workers=0"]
-        assert main(words) == 0, line
+        epochs += words[0] == "fit"
+        assert main([*words, *shortening(words, epochs=epochs)]) == 0, line
         if words[:2] == ["data", "add"]:
             drafted = (folder / "my-set.yaml").read_text("utf-8")
             (folder / "drafted.yaml").write_text(drafted, encoding="utf-8")
@@ -179,6 +184,40 @@ def test_the_model_finds_the_liver_of_a_scan_it_was_not_trained_on(walked, capsy
     assert rows["liver"]["dice"] > 0.3
     card = (walked / "my-model/CARD.md").read_text("utf-8")
     assert "| my-set | 2 | 5 |" in card
+
+
+def test_a_structure_of_ones_own_is_trained_and_known_where_its_file_is_not(
+    tmp_path, monkeypatch, capsys
+):
+    write_nnunet(tmp_path / "Dataset002_Phantom", ["phantom insert"], num_cases=NUM_CASES)
+    scan = tmp_path / "Dataset002_Phantom/imagesTr/case_000_0000.nii.gz"
+    (tmp_path / "scan.nii.gz").write_bytes(scan.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["textseg"])
+    section = "A structure the tree does not know"
+    (stanza,) = blocks_of(section, "text")
+    (tmp_path / "my.tree").write_text(stanza.text, encoding="utf-8")
+    here, there = (
+        [shlex.split(line)[1:] for line in documents.shell_lines(block)]
+        for block in blocks_of(section, "console")
+    )
+    monkeypatch.setenv("TEXTSEG_HOME", str(tmp_path / "home"))
+    for words in here:
+        assert main([*words, *shortening(words, epochs=1)]) == 0, words
+    assert "lab.phantom_insert" in (tmp_path / "phantoms.yaml").read_text("utf-8")
+    assert (tmp_path / "phantom-model/vocabulary.tree").read_text("utf-8") == stanza.text
+
+    monkeypatch.setenv("TEXTSEG_HOME", str(tmp_path / "elsewhere"))
+    capsys.readouterr()
+    for words in there:
+        assert main(words) == 0, words
+    assert "phantom insert" in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "phantom-out/textseg.json").read_text("utf-8"))
+    (answer,) = manifest["prompts"]
+    assert answer["concepts"] == ["lab.phantom_insert"]
+    assert answer["status"] in {"ok", "not_found"}
+    assert main(["resolve", "test object", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["status"] == "reject"
 
 
 def test_a_mixture_is_joined_to_one_list(walked):

@@ -31,10 +31,19 @@ def home() -> Path:
 
 
 def vocabularies_folder() -> Path:
-    """Where the user's own vocabularies are: in ``TEXTSEG_HOME``, else among the user's data.
+    """Where the user's own vocabularies are: in ``TEXTSEG_HOME``, else among the user's data."""
+    return _kept() / "vocabularies"
 
-    Not in the platform's cache folder, which may be emptied at any time: what was imported may not
-    be at hand to be imported again.
+
+def user_models_folder() -> Path:
+    """Where the user's own models are: in ``TEXTSEG_HOME``, else among the user's data."""
+    return _kept() / "models"
+
+
+def _kept() -> Path:
+    """What must stay is not in the platform's cache folder, which may be emptied at any time.
+
+    What was imported, trained or downloaded may not be at hand a second time.
     """
     chosen = os.environ.get("TEXTSEG_HOME")
-    return Path(chosen or platformdirs.user_data_dir("textseg")) / "vocabularies"
+    return Path(chosen or platformdirs.user_data_dir("textseg"))

@@ -1,7 +1,7 @@
 """From a scan and some phrases to masks on the scan's own grid; start reading here.
 
-scan ──── as_volume ──── to_grid ── normalise ──┐
-prompts ─ resolve ────── build_queries ─────────┴─ segment_windows ── Segmentation (restores)
+scan ──── as_volume ─── prepare ────────┐
+prompts ─ resolve ───── build_queries ──┴─ segment_windows ── Segmentation (restores)
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from typing import Any, Literal
 
@@ -23,23 +23,24 @@ from textseg.imaging import (
     Modality,
     Volume,
     as_volume,
-    body_mask,
-    normalise_intensity,
-    to_grid,
 )
+from textseg.imaging.preparation import prepare
 from textseg.inference import (
     Cleaned,
     WindowedPrediction,
+    choose_device,
     drop_islands,
     resolve_precision,
+    segment_as_published,
     segment_windows,
 )
-from textseg.knowledge import KnowledgeTree, load_user_tree
+from textseg.knowledge import KnowledgeTree, load_model_tree, load_user_tree
 from textseg.network.model import PromptedSegmenter, channels_last
 from textseg.network.nearness import NearNames
-from textseg.network.queries import build_queries
+from textseg.network.queries import NamingEncoder, TextVectors, build_queries
+from textseg.network.sat_text_encoder import SatTextEncoder
 from textseg.network.text_encoder import TextEncoder
-from textseg.network.weights import Domain, ModelManifest, load_model
+from textseg.network.weights import Domain, ModelManifest, find_model, load_encoder, load_model
 from textseg.outputs.manifest import GridRecord, ModelRecord, RunRecord
 from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
 from textseg.prompts import Resolution, resolve
@@ -80,19 +81,23 @@ class Segmenter:
     def __init__(
         self,
         network: PromptedSegmenter,
-        encoder: TextEncoder,
+        encoder: TextEncoder | SatTextEncoder,
         manifest: ModelManifest,
         *,
         device: str = "auto",
         precision: str = "auto",
+        averaging: str = "streamed",
+        tree: KnowledgeTree | None = None,
     ) -> None:
         self.device = choose_device(device)
-        self.precision = resolve_precision(precision, self.device)
+        self.averaging = _checked_averaging(averaging, manifest)
+        wanted = precision if averaging == "streamed" else "float32"
+        self.precision = resolve_precision(wanted, self.device)
         self.network = channels_last(network.to(self.device)).eval()
         self.encoder = encoder.eval()
         self.manifest = manifest
-        self.tree: KnowledgeTree = load_user_tree()
-        self._near = NearNames(self.tree, lambda: self.encoder)
+        self.tree: KnowledgeTree = tree or load_user_tree()
+        self._near = NearNames(self.tree, self._quick_encoder)
 
     @classmethod
     def from_pretrained(
@@ -103,13 +108,17 @@ class Segmenter:
         Args:
             name_or_path: ``nano``, a name in the user's models folder, or a model folder.
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            options: ``precision``: ``auto``, ``float32`` or ``bfloat16``.
+            options: ``precision``: ``auto``, ``float32`` or ``bfloat16``. ``averaging``:
+                ``streamed``, or for SAT's weights ``published``, which averages windows in float32
+                exactly as the original does, at its cost in time and memory.
 
         Raises:
             ModelError: No such model, or its files are damaged.
         """
-        network, encoder, manifest = load_model(fspath(name_or_path))
-        return cls(network, encoder, manifest, device=device, **options)
+        folder = find_model(fspath(name_or_path))
+        network, encoder, manifest = load_model(folder)
+        tree = load_model_tree(folder)
+        return cls(network, encoder, manifest, device=device, tree=tree, **options)
 
     def resolve(self, prompt: str, *, modality: Modality | None = None) -> Resolution:
         """What a prompt means to this model."""
@@ -195,6 +204,10 @@ class Segmenter:
                     raise
                 yield BatchItem(scan, None, error)
 
+    def _quick_encoder(self) -> TextVectors:
+        """A text encoder that takes all names of the tree in at once."""
+        return load_encoder("nano") if isinstance(self.encoder, NamingEncoder) else self.encoder
+
     def _domain_of(self, resolution: Resolution, modality: Modality | None) -> Domain | None:
         """The domain that segments every concept of a prompt, the scan's modality preferred."""
         wanted = set(resolution.concepts)
@@ -233,27 +246,35 @@ class Segmenter:
         cancel: Cancel | None,
     ) -> _DomainAnswer:
         """Probability of each concept on the domain's working grid."""
-        data, transform = to_grid(volume, Grid(domain.spacing_mm), device=self.device)
-        queries = self._queries(concepts, volume.modality, domain)
-        prediction = segment_windows(
-            self.network,
-            normalise_intensity(data, volume.modality),
-            queries,
+        prepared = prepare(
+            volume,
+            Grid(domain.spacing_mm, domain.axes),
+            how=self.manifest.preparation,
             window=domain.window,
-            body=body_mask(data, volume.modality),
+            device=self.device,
+        )
+        average = segment_as_published if self.averaging == "published" else segment_windows
+        prediction = average(
+            self.network,
+            prepared.data,
+            self._queries(concepts, volume.modality, domain),
+            window=domain.window,
+            body=prepared.body,
             precision=self.precision,
             progress=progress,
             cancel=cancel,
         )
+        x, y, z = shape = prepared.transform.shape
         record = GridRecord(
             domain=domain.name,
             spacing_mm=domain.spacing_mm,
-            shape=transform.target.shape,
+            shape=shape,
             window=domain.window,
             windows=prediction.windows,
             windows_skipped=prediction.skipped,
         )
-        return _DomainAnswer(concepts, transform, prediction, record)
+        inside = replace(prediction, probability=prediction.probability[:, :x, :y, :z])
+        return _DomainAnswer(concepts, prepared.transform, inside, record)
 
     def _queries(
         self, concepts: Sequence[str], modality: Modality | None, domain: Domain
@@ -337,24 +358,17 @@ class Segmenter:
         )
 
 
-def choose_device(name: str) -> torch.device:
-    """The device a name stands for.
-
-    Raises:
-        ModelError: The name is unknown, or the device is not there; nothing falls back silently.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
+def _checked_averaging(averaging: str, manifest: ModelManifest) -> str:
+    if averaging not in ("streamed", "published"):
         raise ModelError(
-            f"{name!r} is not a device.", remedy="Use auto, cpu, cuda, cuda:N or mps."
-        ) from error
-    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if device.type != "cpu" and (device.index or 0) >= count.get(device.type, 0):
-        raise ModelError(f"there is no device {name!r} here.", remedy="Use --device cpu.")
-    return device
+            f"{averaging!r} is no way to average windows.", remedy="Use streamed or published."
+        )
+    if averaging == "published" and manifest.preparation != "sat":
+        raise ModelError(
+            f"the published averaging is that of SAT's weights; {manifest.name} is none of them.",
+            remedy="Leave it out.",
+        )
+    return averaging
 
 
 def _modality_warning(modality: Modality | None, domain: Domain) -> tuple[str, ...]:

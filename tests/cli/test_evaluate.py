@@ -294,6 +294,30 @@ def test_export_makes_a_model_that_predicts(textseg, trained, scan, tmp_path):
     assert (again.code, again.err.partition("]")[0]) == (5, "error[E504 output-exists")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning.pytorch.cli")
+def test_export_without_a_folder_makes_a_model_that_is_listed(
+    textseg, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TEXTSEG_HOME", str(tmp_path / "home"))
+    checkpoint, config = trained
+    options = ["-c", config, "--licence", "CC0-1.0"]
+    said = textseg("export", checkpoint, "--name", "mine", *options)
+    assert said.code == 0, said.err
+    listed = {model["name"]: model for model in json.loads(textseg("models", "list", "--json").out)}
+    assert listed["mine"]["state"] == "installed"
+    assert listed["mine"]["folder"] == str(tmp_path / "home" / "models" / "mine")
+    again = textseg("export", checkpoint, "--name", "mine", *options)
+    assert (again.code, again.err.partition("]")[0]) == (5, "error[E504 output-exists")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [([], 2), (["--name", "nano"], 4), (["--name", "../mine"], 4)]
+)
+def test_export_without_a_folder_needs_a_name_that_is_free(textseg, trained, name, code):
+    said = textseg("export", trained[0], "-c", trained[1], "--licence", "CC0-1.0", *name)
+    assert (said.code, len(said.lines)) == (code, 1)
+
+
 def test_export_of_a_checkpoint_that_is_not_there_exits_with_4(textseg, trained, tmp_path):
     options = ["-c", trained[1], "--licence", "CC0-1.0"]
     said = textseg("export", tmp_path / "none.ckpt", "-o", tmp_path / "mine", *options)

@@ -1,10 +1,8 @@
-"""``resolve``, ``concepts`` and ``models``: what can be asked, and by what name."""
+"""``resolve`` and ``concepts``: what can be asked, and by what name."""
 
 from __future__ import annotations
 
 import json
-
-import pytest
 
 KEYS = [
     *("prompt", "status", "concepts", "names", "confidence"),
@@ -98,43 +96,3 @@ def test_a_search_in_vain_exits_with_7(textseg, model):
     assert (said.code, said.out) == (7, "")
     assert said.err.startswith("error[E701 unknown-concept] ")
     assert len(said.lines) == 1
-
-
-@pytest.fixture
-def home_of_model(model, tmp_path, monkeypatch):
-    """The user's own models folder, with the tiny model and one that is broken."""
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mine").symlink_to(model)
-    (tmp_path / "models" / "broken").mkdir()
-    (tmp_path / "models" / "broken" / "manifest.json").write_text("{}")
-    monkeypatch.setenv("TEXTSEG_HOME", str(tmp_path))
-
-
-def test_models_are_listed_with_the_users_own(textseg, home_of_model):
-    said = textseg("models", "list", "--json")
-    listed = {entry["folder"].rpartition("/")[2]: entry for entry in json.loads(said.out)}
-    assert {"nano", "mine"} <= set(listed)
-    mine = listed["mine"]
-    assert (mine["version"], mine["licence"], mine["num_concepts"]) == ("1.2.3", "CC0-1.0", 6)
-    assert mine["size_bytes"] > 1000
-    assert said.err.startswith("error[E400 ")
-    assert len(said.lines) == 1
-
-
-def test_the_list_of_models_is_a_table(textseg, home_of_model):
-    rows = {row[0]: row for row in table(textseg("models", "list").out)}
-    assert rows["tiny"][1:3] == ["1.2.3", "CC0-1.0"]
-    assert rows["tiny"][-2:] == ["torso-ct,", "head-mr"]
-
-
-def test_a_model_shows_its_domains_and_concepts(textseg, model):
-    said = textseg("models", "show", model)
-    assert "torso-ct: CT at 6 x 6 x 6 mm, 4 concepts" in said.out
-    assert ["left", "kidney", "kidney.left"] in table(said.out)
-    shown = json.loads(textseg("models", "show", model, "--json").out)
-    assert [domain["name"] for domain in shown["domains"]] == ["torso-ct", "head-mr"]
-    assert shown["domains"][1]["concepts"][0] == {"id": "thalamus.left", "name": "left thalamus"}
-
-
-def test_a_model_that_is_not_there_exits_with_4(textseg):
-    assert textseg("models", "show", "gigantic").code == 4

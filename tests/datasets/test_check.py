@@ -375,6 +375,14 @@ def test_a_complete_concept_that_no_case_shows_is_one_warning(tmp_path):
     assert check_cases(incomplete, tree=TREE).findings == ()
 
 
+def test_a_data_set_without_a_label_of_known_meaning_is_an_error(tmp_path):
+    case = replace(write_case(tmp_path), labels={}, complete=frozenset())
+    report = check_cases([case], tree=TREE)
+    finding = report.findings[-1]
+    assert (finding.severity, finding.kind, finding.case) == ("error", "no-labels", None)
+    assert "no-labels" not in check_cases([write_case(tmp_path / "b")], tree=TREE).counts
+
+
 def test_a_report_is_json(tmp_path):
     cases = [write_case(tmp_path, mask=mask_of({1: 3}))]
     cases[0].image.write_bytes(b"")

@@ -199,9 +199,9 @@ def test_label_maps_alone_are_synthesised_and_not_held_out():
     assert planned()[0]["real"] == 1.0
 
 
-def test_sequences_of_one_patient_are_warned_of():
+def test_sequences_of_one_patient_are_said_to_stay_together():
     _, reasons = planned(modalities={"ct": {"arterial": 15, "venous": 15}})
-    assert "same patient" in reasons["hold_out_every"]
+    assert "of a patient stay together" in reasons["hold_out_every"]
     assert "15 arterial, 15 venous" in reasons["modality"]
 
 

@@ -133,6 +133,38 @@ def test_every_nth_labelled_case_is_held_out(cases):
     assert len(training_cases(none, cases)) == 3
 
 
+@pytest.mark.parametrize(
+    ("ids", "sequence", "patient", "kept"),
+    [
+        (["sub-01_ses-1", "sub-02_ses-1", "sub-01_ses-2"], "", None, [0, 2]),
+        (["a-t1", "b-t1", "c-t1"], "t1", None, [0, 2]),
+        (["p1_x", "p1_y", "p2_x"], "", "^[^_]+", [0, 1]),
+    ],
+)
+def test_all_scans_of_a_patient_are_held_out_together(cases, ids, sequence, patient, kept):
+    domain = dataclasses.replace(HEAD, hold_out_every=2, validation=[])
+    if patient is not None:
+        domain = dataclasses.replace(domain, patient=patient)
+    template = next(case for case in cases if case.dataset in HEAD.datasets and case.image)
+    mine = [dataclasses.replace(template, id=name, sequence=sequence) for name in ids]
+    held = [ids.index(case.id) for case in validation_cases(domain, mine)]
+    assert held == kept
+    assert [c.id for c in training_cases(domain, mine)] == [
+        name for i, name in enumerate(ids) if i not in kept
+    ]
+
+
+def test_sequences_of_one_scan_are_held_out_together(cases):
+    template = next(case for case in cases if case.dataset in HEAD.datasets and case.image)
+    mine = [
+        dataclasses.replace(template, id=f"{name}-{sequence}", sequence=sequence)
+        for name in "ab"
+        for sequence in ("t1", "t2")
+    ]
+    domain = dataclasses.replace(HEAD, hold_out_every=2, validation=[])
+    assert [case.id for case in validation_cases(domain, mine)] == ["a-t1", "a-t2"]
+
+
 def test_a_domain_without_cases_is_refused(cases):
     with pytest.raises(ModelError, match="no training case") as caught:
         training_cases(dataclasses.replace(HEAD, datasets=["mial-fetal"]), cases)

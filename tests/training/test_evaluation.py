@@ -10,7 +10,9 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
+from textseg.datasets import load_registry
 from textseg.errors import InputError
 from textseg.outputs.manifest import (
     InputRecord,
@@ -20,6 +22,7 @@ from textseg.outputs.manifest import (
     RunRecord,
     SoftwareRecord,
 )
+from textseg.resources import data_folder
 from textseg.training.evaluation import evaluate, read_case_table, read_label_names
 
 AFFINE = np.array([[0, -1.5, 0, 9], [2.0, 0, 0, -4], [0, 0, 3.0, 1], [0, 0, 0, 1]])
@@ -148,6 +151,19 @@ def test_folders_of_results_are_paired_by_case(labels, tmp_path):
     ]
 
 
+def test_predictions_named_after_nnunet_scans_are_paired_with_their_masks(labels, tmp_path):
+    write_result(tmp_path / "results" / "a_0000", {"liver": (labels == 1, ())}, absent=["spleen"])
+    write(tmp_path / "maps" / "a_0000.nii.gz", labels)
+    write(tmp_path / "ref" / "a.nii.gz", labels)
+    names = {"liver": 1, "spleen": 9}
+    from_results = evaluate(tmp_path / "results", tmp_path / "ref", names=names)
+    from_maps = evaluate(tmp_path / "maps", tmp_path / "ref", names=names)
+    for table in (from_results, from_maps):
+        assert (table.rows[0].case, table.rows[0].dice) == ("a", 1.0)
+    assert by_structure(from_results)["spleen"].status == "not_found"
+    assert from_results.rows[0].modality == "ct"  # its manifest was found, too
+
+
 def test_folders_of_mask_files_are_paired_by_file_name(labels, tmp_path):
     for value, name in enumerate(("liver", "left", "only pred"), start=1):
         write(tmp_path / "pred" / f"{name}.nii.gz", (labels == value).astype(np.uint8))
@@ -208,6 +224,31 @@ def test_label_names_may_be_written_either_way_round(tmp_path, content):
     path = tmp_path / "names.json"
     path.write_text(content)
     assert read_label_names(path) == {"liver": (1,)}
+
+
+def test_label_names_may_come_from_nnunet(tmp_path):
+    path = tmp_path / "dataset.json"
+    about = {"channel_names": {"0": "CT"}, "numTraining": 2, "file_ending": ".nii.gz"}
+    labels = {"background": 0, "kidneys": [2, 3], "kidney": 3, "ignore": 4}
+    path.write_text(json.dumps({**about, "labels": labels}), encoding="utf-8")
+    assert read_label_names(path) == {"kidneys": (2, 3), "kidney": (3,)}
+
+
+def test_label_names_may_come_from_the_description_of_a_data_set(tmp_path):
+    path = tmp_path / "mine.yaml"
+    described = load_registry()["msd-hippocampus"].model_dump(mode="json", exclude_defaults=True)
+    described |= {"name": "mine", "labels": {1: ["liver", "spleen"], 4: ["liver"]}}
+    described |= {"complete": "all", "derived": []}
+    path.write_text(yaml.safe_dump(described), encoding="utf-8")
+    assert read_label_names(path) == {"liver": (1, 4), "spleen": (1,)}
+
+
+def test_a_description_without_values_names_no_label_map(tmp_path):
+    path = tmp_path / "totalsegmentator-organs.yaml"
+    text = data_folder("datasets_registry") / path.name
+    path.write_text(text.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(InputError, match="a file or segment for each structure"):
+        read_label_names(path)
 
 
 @pytest.mark.parametrize("content", ["[1]", '{"liver": null}', '{"liver": "spleen"}', "{"])

@@ -16,7 +16,7 @@ from textseg.cli.report import Talk
 from textseg.cli.scans import Job, check_writable
 from textseg.cli.terminal import progress_bar, say, warn
 from textseg.errors import Cancelled, InputError, PromptError, TextsegError
-from textseg.knowledge import load_user_tree
+from textseg.knowledge import KnowledgeTree, load_model_tree
 from textseg.network.weights import ModelManifest, find_model, read_model_manifest
 from textseg.outputs.layout import OutputPlan, plan_output
 from textseg.outputs.manifest import Manifest, is_complete, read_manifest
@@ -94,6 +94,7 @@ class Setup:
     model: str
     device: str
     precision: str
+    averaging: str
 
 
 def run(
@@ -104,9 +105,10 @@ def run(
     Everything that can be known to fail is checked before the model is loaded. In a batch, a scan
     that fails is reported, and the others go on.
     """
-    model = read_model_manifest(find_model(setup.model))
+    folder = find_model(setup.model)
+    model = read_model_manifest(folder)
     if question.strict:
-        _refuse_unresolved(question, model)
+        _refuse_unresolved(question, model, load_model_tree(folder))
     if delivery.preview:
         require_matplotlib()
     tasks = [_prepare(job, question, delivery, model=model) for job in jobs]
@@ -134,7 +136,12 @@ def run(
 def _load(setup: Setup) -> Segmenter:
     from textseg.segmenter import Segmenter
 
-    return Segmenter.from_pretrained(setup.model, device=setup.device, precision=setup.precision)
+    return Segmenter.from_pretrained(
+        setup.model,
+        device=setup.device,
+        precision=setup.precision,
+        averaging=setup.averaging,
+    )
 
 
 def _prepare(job: Job, question: Question, delivery: Delivery, *, model: ModelManifest) -> _Task:
@@ -197,10 +204,9 @@ def _refuse_losing_others(plan: OutputPlan, question: Question) -> None:
         raise exists_error(plan.manifest)
 
 
-def _refuse_unresolved(question: Question, model: ModelManifest) -> None:
+def _refuse_unresolved(question: Question, model: ModelManifest, tree: KnowledgeTree) -> None:
     """PromptError for the prompts that name nothing, whatever the scan turns out to be."""
     kinds = _MODALITIES if question.modality == "auto" else (question.modality,)
-    tree = load_user_tree()
     refused = {}
     for prompt in question.prompts:
         answers = [

@@ -114,9 +114,10 @@ def concepts(
 
     An exact name shows its card; anything else lists what is called much like it.
     """
-    from textseg.knowledge import load_user_tree
+    from textseg.knowledge import load_model_tree
+    from textseg.network.weights import find_model
 
-    tree = load_user_tree()
+    tree = load_model_tree(find_model(model))
     able = supported_by(model)
     keep = _filter(tree, {"region": region, "system": system, "kind": kind}, able, supported)
     if text is None:

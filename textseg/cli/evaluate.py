@@ -37,7 +37,11 @@ Reference = Annotated[
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help='What label values mean, as JSON: {"liver": 5}.'),
+    typer.Option(
+        metavar="FILE",
+        help='What label values mean: JSON such as {"liver": 5}, a dataset.json of nnU-Net, or the '
+        "YAML of a data set.",
+    ),
 ]
 Tolerance = Annotated[
     float, typer.Option(min=0.0, metavar="MM", help="Surface distance that NSD accepts.")

@@ -45,6 +45,10 @@ def predict(
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="Number format; auto takes the fastest."),
     ] = "auto",
+    averaging: Annotated[
+        Literal["streamed", "published"],
+        typer.Option(help="How windows are joined; published is that of SAT's own code."),
+    ] = "streamed",
     modality: Annotated[
         Literal["auto", "ct", "mr", "pet"],
         typer.Option(help="Kind of scan; auto reads it from the file or guesses."),
@@ -130,7 +134,7 @@ def predict(
             resume=resume,
             overwrite=overwrite,
         )
-        setup = batch.Setup(model, device, precision)
+        setup = batch.Setup(model, device, precision, averaging)
         talk = report.Talk(as_json, quiet, debug, is_batch=jobs.is_batch)
         code = batch.run(jobs.jobs, question, delivery, setup=setup, talk=talk)
     raise typer.Exit(code)

@@ -82,12 +82,13 @@ def resolve(
 
     With --json, one object per prompt and line; `names` are those of the public data sets.
     """
-    from textseg.knowledge import load_user_tree
+    from textseg.knowledge import load_model_tree, load_user_tree
+    from textseg.network.weights import find_model
 
     asked = [*(prompts or []), *(read_prompts(file) if file else [])]
     if not asked:
         raise UsageError("Give a prompt, or a file of prompts with --file.")
-    tree = load_user_tree()
+    tree = load_user_tree() if model is None else load_model_tree(find_model(model))
     read = _reader(tree, model=model, any_concept=any_concept, modality=modality)
     answers = [read(prompt) for prompt in asked]
     if as_json:

@@ -68,15 +68,21 @@ def pretrain(
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="What `textseg fit` wrote.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Model folder to write.")
-    ],
     config: Annotated[
         Path, typer.Option("--config", "-c", metavar="FILE", help="Configuration of that run.")
     ],
     licence: Annotated[
         str, typer.Option(help="Licence of the weights, which follows from the training data.")
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            help="Model folder to write; by default the --name in your models folder.",
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the model; the folder's by default.")
     ] = None,
@@ -96,11 +102,17 @@ def export(
 ) -> None:
     """Make a model of a training checkpoint.
 
-    The folder it writes is what `textseg predict --model` takes.
+    The folder it writes is what `textseg predict --model` takes. With --name and without -o it is
+    one of your models: `textseg models list` shows it, and --model takes its name.
     """
     from textseg.atomic import exists_error
     from textseg.network.weights import MANIFEST_FILE
+    from textseg.zoo import user_model_path
 
+    if out is None:
+        if name is None:
+            raise typer.BadParameter("give a --name, or a folder with -o")
+        out = user_model_path(name)
     if (out / MANIFEST_FILE).exists() and not overwrite:
         raise exists_error(out / MANIFEST_FILE)
     training = _training()

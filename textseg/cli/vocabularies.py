@@ -1,4 +1,4 @@
-"""``textseg concepts import`` and ``vocabularies``: other vocabularies beside the shipped tree."""
+"""``textseg concepts import`` and ``vocabularies``: what users name beside the shipped tree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="An .obo, .owl or OBO-graph .json file, or a folder of UMLS RRF."
+            metavar="FILE",
+            help="A .tree file of your own; an .obo, .owl or OBO-graph .json file; or a folder of "
+            "UMLS RRF.",
         ),
     ],
     output: Annotated[
@@ -30,11 +32,15 @@ def import_(
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Install another vocabulary, so that all commands know its structures by name.
+    """Install structures of your own or another vocabulary, so that all commands know them by name.
 
-    What the tree knows already, by name or identifier, keeps its meaning; the rest is anatomy that
-    no model was trained on. With -o nothing is installed, and the folder is for
-    `load_tree(extra=FOLDER)`.
+    What the tree knows already, by name or identifier, keeps its meaning; the rest is what no model
+    that comes with textseg was trained on, and yours can be. With -o nothing is installed, and the
+    folder is for `load_tree(extra=FOLDER)`.
+
+    A .tree file is the short way to a structure that the tree lacks. Each is a few lines, as in
+    knowledge_tree/: its id in brackets, then `name: `, and what else is known, as `synonyms: ` and
+    `part_of: `.
     """
     from textseg.knowledge import import_vocabulary, install_vocabulary, load_tree
 

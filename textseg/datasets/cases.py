@@ -12,11 +12,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from textseg.datasets.layouts.found import Holds
-from textseg.datasets.registry import load_registry
+from textseg.datasets.registry import load_registry, read_registry
 from textseg.datasets.spec import DatasetSpec, ModalityName
 from textseg.datasets.store import SUFFIX, StoredArray
 from textseg.errors import ModelError
 from textseg.imaging import Source, Volume, read_volume
+from textseg.knowledge import load_user_tree
 
 Split = Literal["train", "val", "demo"]
 
@@ -187,7 +188,8 @@ def load_cases(
 def registry_beside(manifest: Path) -> Mapping[str, DatasetSpec]:
     """The registry, with the descriptions that lie beside a case list in place of its own."""
     beside = manifest.parent / SPECS_FOLDER
-    return {**load_registry(), **(load_registry(beside) if beside.is_dir() else {})}
+    own = read_registry(beside, load_user_tree()) if beside.is_dir() else {}
+    return {**load_registry(), **own}
 
 
 def _read_entries(manifest: Path) -> list[_Entry]:

@@ -13,7 +13,7 @@ import torch
 
 from textseg.datasets.fingerprint import Facts, Fingerprint
 from textseg.errors import ModelError, ResourceError
-from textseg.knowledge import KnowledgeTree, load_tree
+from textseg.knowledge import KnowledgeTree, load_user_tree
 from textseg.network.model import NetworkConfig, PromptedSegmenter
 
 Sizes: TypeAlias = tuple[float, float, float]
@@ -176,7 +176,7 @@ def plan(fingerprint: Fingerprint, *, network: NetworkConfig, memory_bytes: int,
         ModelError: E406, the cases are of several modalities, or hold no labelled voxel.
         ResourceError: E501, the memory is too small for the smallest window.
     """
-    facts, tree = fingerprint.total, load_tree()
+    facts, tree = fingerprint.total, load_user_tree()
     there = [concept for concept, held in facts.concepts.items() if held.present]
     if not there:
         raise ModelError(
@@ -357,7 +357,7 @@ def _held_out(facts: Facts) -> Choice:
     kept = ceil(facts.cases / every)
     reason = f"{kept} of the cases ({facts.cases}) are for validation, if they have a scan"
     if max(map(len, facts.modalities.values())) > 1:
-        reason += "; with several sequences, others of the same patient may be trained on"
+        reason += "; the sequences of a patient stay together"
     return Choice(key, every, f"{reason}.")
 
 

@@ -27,11 +27,18 @@ def load_registry(folder: Path | None = None) -> Mapping[str, DatasetSpec]:
         ModelError: E404, a file that is not a data set, a label whose concept the tree lacks, a
             derived concept that the tree does not make of the labelled ones, or a name given twice.
     """
-    folder = folder or data_folder("datasets_registry")
+    return read_registry(folder or data_folder("datasets_registry"), load_tree())
+
+
+def read_registry(folder: Path, tree: KnowledgeTree) -> Mapping[str, DatasetSpec]:
+    """Every data set that a folder describes, by name.
+
+    Raises:
+        ModelError: As for ``load_registry``.
+    """
     paths = [*sorted(folder.glob("*.yaml")), *sorted((folder / SAMPLES).glob("*.yaml"))]
     if not paths:
         raise ModelError("no *.yaml file in this folder", code="E404", path=folder)
-    tree = load_tree()
     specs: dict[str, DatasetSpec] = {}
     for path in paths:
         if path.stem in specs:
@@ -66,7 +73,7 @@ def read_spec(path: Path, tree: KnowledgeTree) -> DatasetSpec:
             f"labels name concepts that the knowledge tree lacks: {', '.join(missing)}.",
             code="E404",
             path=path,
-            remedy="Correct the ids, or add the concepts to knowledge_tree/.",
+            remedy="Correct the ids, or define the concepts: textseg concepts import FILE.tree",
         )
     if lost := [i for i in spec.derived if not tree.leaves(i, spec.concepts)]:
         raise ModelError(

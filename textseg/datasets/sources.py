@@ -9,7 +9,7 @@ from textseg.datasets.cases import Case, find_cases, load_cases, registry_beside
 from textseg.datasets.registry import load_registry, read_spec
 from textseg.datasets.spec import DatasetSpec
 from textseg.errors import ModelError
-from textseg.knowledge import load_tree
+from textseg.knowledge import load_user_tree
 
 
 def find_dataset(name: str) -> DatasetSpec:
@@ -19,7 +19,7 @@ def find_dataset(name: str) -> DatasetSpec:
         ModelError: E406, no such data set; E404, a description with a fault.
     """
     if name.endswith((".yaml", ".yml")):
-        return read_spec(Path(name), load_tree())
+        return read_spec(Path(name), load_user_tree())
     registry = load_registry()
     if name not in registry:
         # a registry is small and its names are exact; spelling help is for prompts

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from textseg.errors import InputError
 from textseg.imaging.grid import Grid, GridTransform, bounding_box, to_grid
@@ -24,7 +25,7 @@ class Prepared:
     """A scan as a network takes it.
 
     Attributes:
-        data: ``C X Y Z`` network input.
+        data: ``C X Y Z`` network input; voxels beyond the transform's shape are padding.
         transform: From its voxels back to the scan's.
         body: ``X Y Z`` bool, where the patient may be; None for everywhere.
     """
@@ -35,20 +36,29 @@ class Prepared:
 
 
 def prepare(
-    volume: Volume, grid: Grid, *, how: Preparation, device: str | torch.device = "cpu"
+    volume: Volume,
+    grid: Grid,
+    *,
+    how: Preparation,
+    window: tuple[int, int, int] = (1, 1, 1),
+    device: str | torch.device = "cpu",
 ) -> Prepared:
     """The scan on a working grid, in the range of intensities that the network learned.
 
     Args:
         volume: The scan.
         grid: The working grid.
-        how: ``textseg``: see ``normalise_intensity`` and ``body_mask``. ``sat``: cut to the box of
-            voxels above 0, then ``standardise``.
+        how: ``textseg``: see ``normalise_intensity`` and ``body_mask``. ``sat``: sampled at points
+            from the scan's first voxel on, cut to the box of voxels above 0, see ``standardise``;
+            short axes are padded with 0 at their end.
+        window: Least voxels of ``sat``.
         device: Where the result lies.
 
     Raises:
         InputError: ``sat``, and no voxel is above 0 (E300).
     """
+    if how == "sat":
+        grid = replace(grid, aligned="first")
     data, transform = to_grid(volume, grid, device=device)
     if how == "textseg":
         body = body_mask(data, volume.modality)
@@ -60,8 +70,10 @@ def prepare(
             path=volume.source.path,
             remedy="Check that CT is in Hounsfield units, or use another model.",
         )
-    cut = data[:, *box].contiguous()
-    return Prepared(standardise(cut, volume.modality), transform.cropped(box), None)
+    cut = standardise(data[:, *box].contiguous(), volume.modality)
+    missing = [max(0, w - n) for w, n in zip(window, cut.shape[1:], strict=True)]
+    padding = [pad for n in reversed(missing) for pad in (0, n)]
+    return Prepared(functional.pad(cut, padding), transform.cropped(box), None)
 
 
 def standardise(data: Tensor, modality: Modality | None) -> Tensor:

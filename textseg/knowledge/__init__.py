@@ -12,7 +12,9 @@ from textseg.knowledge.validation import Fault, validate_tree
 from textseg.knowledge.vocabularies import (
     install_vocabulary,
     installed_vocabularies,
+    load_model_tree,
     load_user_tree,
+    model_vocabulary,
     remove_vocabulary,
 )
 
@@ -32,8 +34,10 @@ __all__ = [
     "install_vocabulary",
     "installed_vocabularies",
     "load_classes",
+    "load_model_tree",
     "load_tree",
     "load_user_tree",
+    "model_vocabulary",
     "normalise",
     "remove_vocabulary",
     "search",

@@ -1,4 +1,4 @@
-"""Reads the stanza files of ``knowledge_tree/``.
+"""Reads the stanza files of ``knowledge_tree/``, and writes a stanza as it is read.
 
 A file holds stanzas: a ``[concept_id]`` line, then ``key: value`` lines, lists separated by ``;``.
 ``[*]`` sets defaults for the stanzas below it. ``knowledge_tree/README.md`` describes every key.
@@ -41,6 +41,30 @@ class Stanza:
         """The sides on which the structure exists as a concept of its own."""
         return self.lists.get("sides", ())
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the concepts that it stands for, the one without a side first."""
+        return (self.id, *(f"{self.id}.{side}" for side in self.sides))
+
+    @property
+    def references(self) -> frozenset[str]:
+        """The ids that it names, its own included if it does."""
+        related = [ids for key, ids in self.lists.items() if key in RELATION_KEYS]
+        members = [ids for partitions in self.partitions.values() for ids in partitions]
+        return frozenset(i for ids in (*related, *members) for i in ids)
+
+    def text(self) -> str:
+        """The stanza as a file holds it, with the defaults that it was given written out."""
+        lists = ((key, "; ".join(items)) for key, items in self.lists.items())
+        partitions = (
+            (_of_side("made_of", side), "; ".join(members))
+            for side, several in self.partitions.items()
+            for members in several
+        )
+        volumes = ((_of_side("volume_ml", side), f"{v!r}") for side, v in self.volumes_ml.items())
+        pairs = (*self.texts.items(), *lists, *partitions, *volumes)
+        return "".join((f"[{self.id}]\n", *(f"{key}: {value}\n" for key, value in pairs)))
+
 
 class TreeError(ModelError):
     """A knowledge tree that cannot be trusted; says which file and line is wrong."""
@@ -64,7 +88,8 @@ def tree_files(folder: Path) -> tuple[Path, ...]:
 def read_stanzas(path: Path) -> list[Stanza]:
     """The stanzas of one file, in order."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # some editors begin a file with a mark of its encoding
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TreeError(f"cannot be read: {error}", path=path) from error
     curated = path.parent.name != "imported"
@@ -72,7 +97,7 @@ def read_stanzas(path: Path) -> list[Stanza]:
     stanzas: list[Stanza] = []
     stanza: Stanza | None = None
     for number, line in enumerate(text.splitlines(), start=1):
-        if not line or line[0] == "#":
+        if line[:1] == "#" or not line.strip():
             continue
         if line[0] == "[":
             stanza = _open_stanza(line, path, number, curated=curated, defaults=defaults)
@@ -129,6 +154,11 @@ def _read_line(line: str, stanza: Stanza, path: Path, number: int) -> None:
         raise tree_error(f"sides are left and right, not {value!r}", path, number)
     else:
         stanza.lists[key] = items
+
+
+def _of_side(key: str, side: str) -> str:
+    """The key that speaks of one side, or of none."""
+    return f"{key}.{side}" if side else key
 
 
 def _items(value: str, path: Path, number: int) -> tuple[str, ...]:

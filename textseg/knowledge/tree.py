@@ -16,7 +16,7 @@ from textseg.knowledge.cache import CacheFile, Unpacked, find_cache, keep, pack
 from textseg.knowledge.concept import Concept, Side
 from textseg.knowledge.definitions import define
 from textseg.knowledge.expansion import expand, missing_references
-from textseg.knowledge.loading import read_stanzas, tree_error, tree_files
+from textseg.knowledge.loading import Stanza, TreeError, read_stanzas, tree_error, tree_files
 from textseg.resources import data_folder
 
 Names = dict[str, tuple[str, ...]]
@@ -242,8 +242,41 @@ def extend_tree(core: KnowledgeTree, files: Sequence[Path]) -> KnowledgeTree:
             that names one which does not exist, with its line.
     """
     cache = core.cache and core.cache.beside("extended", files)
-    packed = keep(cache, lambda: pack([*core, *_read_further(core, files)]))
+    packed = keep(cache, lambda: pack([*core, *read_further(core, files)]))
     return KnowledgeTree(Unpacked(packed), core=core, cache=cache)
+
+
+def complete_tree(tree: KnowledgeTree, file: Path) -> KnowledgeTree:
+    """The tree with those concepts of a file that it lacks; itself if it lacks none.
+
+    What the tree has counts as it is there, as long as it is the same structure: of one name, and
+    on the sides on which the file has it.
+
+    Raises:
+        TreeError: As for ``extend_tree``, but for an id that means the same in both.
+    """
+    stanzas = read_stanzas(file)
+    for stanza in stanzas:
+        if stanza.id in tree and not _is_same(stanza, tree):
+            other = tree[stanza.id].name
+            raise TreeError(
+                f"line {stanza.line}: [{stanza.id}] is another structure than the {other!r} known.",
+                path=file,
+                remedy="It is in a vocabulary of yours, see `textseg concepts vocabularies`, or "
+                "came with another version of textseg.",
+            )
+    missing = [stanza for stanza in stanzas if stanza.id not in tree]
+    if not missing:
+        return tree
+    cache = tree.cache and tree.cache.beside("completed", [file])
+    packed = keep(cache, lambda: pack([*tree, *_further(tree, missing)]))
+    return KnowledgeTree(Unpacked(packed), core=tree.core, cache=cache)
+
+
+def _is_same(stanza: Stanza, tree: KnowledgeTree) -> bool:
+    """Whether a stanza speaks of the structure that the tree has under its id."""
+    named = normalise(stanza.texts.get("name", "")) == normalise(tree[stanza.id].name)
+    return named and all(concept_id in tree for concept_id in stanza.ids)
 
 
 def _read_concepts(files: Iterable[Path], contacts: Path) -> list[Concept]:
@@ -257,9 +290,17 @@ def _read_concepts(files: Iterable[Path], contacts: Path) -> list[Concept]:
     return list(concepts.values())
 
 
-def _read_further(core: KnowledgeTree, files: Iterable[Path]) -> list[Concept]:
-    """The concepts of files that extend a tree; nobody has looked at them one by one."""
-    stanzas = [stanza for path in files for stanza in read_stanzas(path)]
+def read_further(core: KnowledgeTree, files: Iterable[Path]) -> list[Concept]:
+    """The concepts of files that extend a tree.
+
+    Raises:
+        TreeError: As for ``extend_tree``.
+    """
+    return _further(core, [stanza for path in files for stanza in read_stanzas(path)])
+
+
+def _further(core: KnowledgeTree, stanzas: Sequence[Stanza]) -> list[Concept]:
+    """The concepts of stanzas that extend a tree; nobody has looked at them one by one."""
     concepts = expand(stanzas, beside=core.ids)
     where = {stanza.id: stanza for stanza in stanzas}
     for base, cause in missing_references(concepts.values(), {*core.ids, *concepts}):

@@ -66,11 +66,16 @@ def validate_tree(folder: Path | None = None, extra: Path | None = None) -> tupl
     except TreeError as error:
         return (_from_error(error, error.path or Path()),)
     where = {stanza.id: stanza for stanza in stanzas}
-    checks = (_references, _cycles, _own_parts, _own_branches, _shared_names, _sides)
-    causes = (found for check in checks for found in check(concepts))
+    causes = concept_faults(concepts)
     faults = [Fault(where[base].path, where[base].line, cause) for base, cause in causes]
     faults += _table_faults(folder, concepts)
     return tuple(sorted(set(faults)))
+
+
+def concept_faults(concepts: Mapping[str, Concept]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the concepts as a whole: the base of the one at fault, and the cause."""
+    for check in (_references, _cycles, _own_parts, _own_branches, _shared_names, _sides):
+        yield from check(concepts)
 
 
 def _table_faults(folder: Path, concepts: Mapping[str, Concept]) -> Iterator[Fault]:

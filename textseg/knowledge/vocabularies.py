@@ -1,23 +1,28 @@
 """The vocabularies a user has installed: tree files that are read in addition to the shipped tree.
 
-Only the command line and ``Segmenter`` read them, by ``load_user_tree``. ``load_tree`` never does,
-so that training, tests and counts are the same for everybody.
+What reads the user's own words, scans and data sets reads them by ``load_user_tree``: commands,
+training and ``Segmenter``. ``load_tree`` never does, so that the registry, the texts that encoders
+learn from, benchmarks and counts are the same for everybody. A model carries what it needs of them
+in its own folder, which ``load_model_tree`` reads.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from textseg.errors import InputError, ResourceError
+from textseg.errors import InputError, ModelError, ResourceError
 from textseg.knowledge.importing import ImportResult, import_vocabulary, write_tree_file
-from textseg.knowledge.loading import TreeError
-from textseg.knowledge.tree import KnowledgeTree, extend_tree, load_tree
+from textseg.knowledge.loading import Stanza, TreeError, read_stanzas
+from textseg.knowledge.tree import KnowledgeTree, complete_tree, extend_tree, load_tree
 from textseg.knowledge.validation import validate_tree
 from textseg.resources import vocabularies_folder
+
+MODEL_VOCABULARY = "vocabulary.tree"
+"""File of a model folder with the concepts that the model segments and the shipped tree lacks."""
 
 
 def installed_vocabularies() -> dict[str, Path]:
@@ -32,6 +37,55 @@ def load_user_tree() -> KnowledgeTree:
         TreeError: A vocabulary is damaged or contradicts another; says how to remove it.
     """
     return _extended_by(installed_vocabularies())
+
+
+def load_model_tree(folder: Path) -> KnowledgeTree:
+    """The user's tree with the concepts that the model in a folder brings along.
+
+    Raises:
+        TreeError: As for ``load_user_tree``; or the model's vocabulary is damaged, or has an id
+            under which the user's tree knows another structure.
+    """
+    tree, path = load_user_tree(), folder / MODEL_VOCABULARY
+    return complete_tree(tree, path) if path.is_file() else tree
+
+
+def model_vocabulary(supported: Collection[str]) -> str:
+    """Text of the tree file that a model of these concepts has to bring along; empty if none.
+
+    Holds what of the user's vocabularies the model can segment, unions included, and all that is
+    needed to make it sound.
+
+    Raises:
+        ModelError: No vocabulary that is installed has one of the concepts (E404).
+        TreeError: A vocabulary is damaged.
+    """
+    tree, shipped = load_user_tree(), load_tree()
+    if unknown := sorted(concept_id for concept_id in supported if concept_id not in tree):
+        raise ModelError(
+            f"neither the tree nor a vocabulary has the concepts {', '.join(unknown)}.",
+            code="E404",
+            remedy="Install the vocabulary they were trained with: textseg concepts import FILE",
+        )
+    paths = installed_vocabularies().values()
+    stanzas = [stanza for path in paths for stanza in read_stanzas(path)]
+    own = (concept_id for stanza in stanzas for concept_id in stanza.ids)
+    able = (i for i in own if any(leaf not in shipped for leaf in tree.leaves(i, supported)))
+    needed = _with_references(able, stanzas)
+    return "\n".join(stanza.text() for stanza in stanzas if stanza.id in needed)
+
+
+def _with_references(concept_ids: Iterable[str], stanzas: Iterable[Stanza]) -> set[str]:
+    """The stanzas, by id, of these concepts and of all that they lead to."""
+    stanza_of = {concept_id: stanza for stanza in stanzas for concept_id in stanza.ids}
+    found: set[str] = set()
+    waiting = list(concept_ids)
+    while waiting:
+        stanza = stanza_of.get(waiting.pop())
+        if stanza is not None and stanza.id not in found:
+            found.add(stanza.id)
+            waiting += stanza.references
+    return found
 
 
 def install_vocabulary(source: Path) -> ImportResult:

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from textseg.errors import ModelError
-from textseg.resources import home, models_folder
+from textseg.resources import models_folder, user_models_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from textseg.network.model import PromptedSegmenter
+    from textseg.network.sat_text_encoder import SatTextEncoder
     from textseg.network.text_encoder import TextEncoder
+
+    PromptEncoder: TypeAlias = TextEncoder | SatTextEncoder
 
 WEIGHTS_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
+DOWNLOADABLE = ("sat-nano", "sat-pro")
+"""Names of the models that ``textseg models download`` knows."""
+
+PIECES_FILE = "vocab.txt"
 _TEXT_PREFIX = "text_encoder."
 _NETWORK_PREFIX = "network."
 Config = TypeVar("Config", bound=BaseModel)
@@ -36,6 +43,7 @@ class Domain(BaseModel):
         window: Sliding window in voxels.
         modalities: Modalities it was trained for.
         concepts: Ids it segments.
+        axes: World direction that each axis of the working grid runs closest to.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +53,7 @@ class Domain(BaseModel):
     window: tuple[int, int, int]
     modalities: tuple[Literal["ct", "mr", "pet"], ...]
     concepts: tuple[str, ...]
+    axes: str = "RAS"
 
 
 class ModelManifest(BaseModel):
@@ -56,11 +65,14 @@ class ModelManifest(BaseModel):
         version: Version of the weights.
         licence: Licence of the weights.
         sha256: Of the weights file.
+        files: sha256 of each other file that belongs to the model.
+        source: sha256 of each file that the model was made from.
         network: Configuration of the network; ``None`` for a text encoder alone.
         text_encoder: Configuration of the text encoder.
         domains: What it can segment, where.
         mask_threshold: Probability above which a voxel belongs to a mask.
         presence_threshold: Presence below which a prompt is not found.
+        preparation: How scans become the network's input; see ``textseg.imaging.preparation``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,11 +82,14 @@ class ModelManifest(BaseModel):
     version: str
     licence: str
     sha256: str
+    files: dict[str, str] = {}
+    source: dict[str, str] = {}
     network: dict[str, object] | None
     text_encoder: dict[str, object]
     domains: tuple[Domain, ...]
     mask_threshold: float = Field(default=0.5, gt=0, lt=1)
     presence_threshold: float = Field(default=0.5, ge=0, le=1)
+    preparation: Literal["textseg", "sat"] = "textseg"
 
     @property
     def supported(self) -> frozenset[str]:
@@ -98,21 +113,21 @@ def find_model(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if (path / MANIFEST_FILE).is_file():
         return path
-    for folder in (models_folder(), home() / "models"):
+    for folder in (models_folder(), user_models_folder()):
         if (folder / path.name / MANIFEST_FILE).is_file() and path.name == str(name_or_path):
             return folder / path.name
-    raise ModelError(
-        f"no model named {str(name_or_path)!r}.",
-        code="E401",
-        remedy=f"Available: {', '.join(list_models()) or 'none'}; or give a model folder.",
-    )
+    remedy = f"Available: {', '.join(list_models()) or 'none'}; or give a model folder."
+    if str(name_or_path) in DOWNLOADABLE:
+        remedy = f"To install it: textseg models download {name_or_path}"
+    raise ModelError(f"no model named {str(name_or_path)!r}.", code="E401", remedy=remedy)
 
 
 def list_models() -> tuple[str, ...]:
     """Names of the models that are embedded or in the user's models folder."""
-    folders = [f for f in (models_folder(), home() / "models") if f.is_dir()]
+    folders = [f for f in (models_folder(), user_models_folder()) if f.is_dir()]
     found = {path.parent.name for folder in folders for path in folder.glob(f"*/{MANIFEST_FILE}")}
-    return tuple(sorted(found))
+    # a model that is being installed or removed has a dot before its name
+    return tuple(sorted(name for name in found if not name.startswith(".")))
 
 
 def read_model_manifest(folder: Path) -> ModelManifest:
@@ -157,7 +172,9 @@ def load_weights(name_or_path: str | Path, *, verify: bool = True) -> Weights:
     return Weights(_part(floats, _NETWORK_PREFIX), _part(floats, _TEXT_PREFIX))
 
 
-def load_model(name_or_path: str | Path) -> tuple[PromptedSegmenter, TextEncoder, ModelManifest]:
+def load_model(
+    name_or_path: str | Path,
+) -> tuple[PromptedSegmenter, PromptEncoder, ModelManifest]:
     """Network and text encoder of a model, in evaluation mode, and its manifest."""
     from textseg.network.model import NetworkConfig, PromptedSegmenter
 
@@ -171,7 +188,7 @@ def load_model(name_or_path: str | Path) -> tuple[PromptedSegmenter, TextEncoder
     return network.eval(), _encoder(manifest, weights, folder), manifest
 
 
-def load_encoder(name_or_path: str | Path) -> TextEncoder:
+def load_encoder(name_or_path: str | Path) -> PromptEncoder:
     """Text encoder of a model, in evaluation mode."""
     folder = find_model(name_or_path)
     return _encoder(read_model_manifest(folder), load_weights(folder), folder)
@@ -180,18 +197,26 @@ def load_encoder(name_or_path: str | Path) -> TextEncoder:
 def save_model(
     folder: Path,
     network: PromptedSegmenter | None,
-    encoder: TextEncoder,
+    encoder: PromptEncoder,
     *,
     manifest: ModelManifest,
+    half: bool = True,
 ) -> ModelManifest:
-    """Writes a model folder with half-precision weights; returns the manifest as written.
+    """Writes a model folder; returns the manifest as written.
 
     The weights are written first and the manifest, which names their checksum, last.
+
+    Args:
+        folder: Where to.
+        network: The network; None for a text encoder alone.
+        encoder: The text encoder.
+        manifest: What to say of them; the checksums are filled in.
+        half: Write half precision.
     """
     from safetensors.torch import save_file
 
     tensors = {
-        prefix + name: _halved(tensor.detach().cpu()).contiguous()
+        prefix + name: (_halved(tensor) if half else tensor).detach().cpu().contiguous()
         for prefix, module in ((_NETWORK_PREFIX, network), (_TEXT_PREFIX, encoder))
         if module is not None
         for name, tensor in module.state_dict().items()
@@ -201,19 +226,48 @@ def save_model(
     save_file(tensors, temporary)
     temporary.chmod(0o644)  # safetensors makes it private, which an installed package must not be
     temporary.replace(folder / WEIGHTS_FILE)
-    written = manifest.model_copy(update={"sha256": _sha256(folder / WEIGHTS_FILE)})
-    partial = folder / f".{MANIFEST_FILE}.partial"
-    partial.write_text(written.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / MANIFEST_FILE)
+    files = dict(manifest.files)
+    if (pieces := getattr(encoder, "pieces", None)) is not None:
+        _write(folder / PIECES_FILE, "".join(f"{piece}\n" for piece in pieces))
+        files[PIECES_FILE] = _sha256(folder / PIECES_FILE)
+    sums = {"sha256": _sha256(folder / WEIGHTS_FILE), "files": files}
+    written = manifest.model_copy(update=sums)
+    _write(folder / MANIFEST_FILE, written.model_dump_json(indent=1) + "\n")
     return written
 
 
-def _encoder(manifest: ModelManifest, weights: Weights, folder: Path) -> TextEncoder:
-    from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
-    encoder = TextEncoder(_config(TextEncoderConfig, manifest.text_encoder, folder))
+
+def _encoder(manifest: ModelManifest, weights: Weights, folder: Path) -> PromptEncoder:
+    encoder: PromptEncoder
+    if manifest.text_encoder.get("kind") == "sat":
+        from textseg.network.sat_text_encoder import SatTextEncoder, SatTextEncoderConfig
+
+        shape = _config(SatTextEncoderConfig, manifest.text_encoder, folder)
+        encoder = SatTextEncoder(shape, _pieces(manifest, folder))
+    else:
+        from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
+
+        encoder = TextEncoder(_config(TextEncoderConfig, manifest.text_encoder, folder))
     _fill(encoder, weights.text_encoder, folder)
     return encoder.eval()
+
+
+def _pieces(manifest: ModelManifest, folder: Path) -> list[str]:
+    """The word pieces of a text encoder that has a vocabulary."""
+    path = folder / PIECES_FILE
+    if not path.is_file() or _sha256(path) != manifest.files.get(PIECES_FILE):
+        raise ModelError(
+            "the vocabulary is missing, or it is not the one that the manifest names.",
+            code="E402",
+            path=path,
+            remedy="Import or download the model again.",
+        )
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _config(kind: type[Config], values: dict[str, object], folder: Path) -> Config:

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 
 from textseg.datasets import load_cases
 from textseg.errors import ModelError
-from textseg.knowledge import load_tree
+from textseg.knowledge import load_user_tree
 from textseg.network.text_encoder import TextEncoderConfig
 from textseg.network.weights import ModelManifest, load_encoder
 from textseg.resources import data_folder
@@ -88,8 +88,8 @@ def _with_fitting_weights(task: type, datamodule: type, **settings: Any) -> Ligh
 def config_arguments(arguments: Sequence[str]) -> list[str]:
     """Arguments with names of configurations that come with textseg turned into their files.
 
-    ``-c nano`` means ``configs/train/nano.yaml`` unless there is a file of that name;
-    ``--init-from MODEL`` is short for ``--model.init_from=MODEL``.
+    ``-c nano`` or ``-c train/nano`` means ``configs/train/nano.yaml`` unless there is a file of that
+    name; ``--init-from MODEL`` is short for ``--model.init_from=MODEL``.
     """
     result = [word for given in arguments for word in _separated(given)]
     for place, word in enumerate(result[:-1]):
@@ -111,7 +111,8 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.exists() or path.suffix:
         return path
-    shipped = sorted(data_folder("configs").glob(f"*/{name}.yaml"))
+    root = data_folder("configs")
+    shipped = sorted([*root.glob(f"{name}.yaml"), *root.glob(f"*/{name}.yaml")])
     return shipped[0] if shipped else path
 
 
@@ -169,7 +170,7 @@ def export(
         encoder = TextEncoderConfig.model_validate(settings["model"]["encoder"])
         return export_encoder(checkpoint, folder, config=encoder, **about)
     run = _instantiated(settings, cases)
-    listed, tree = load_cases(run.datamodule.cases_path), load_tree()
+    listed, tree = load_cases(run.datamodule.cases_path), load_user_tree()
     # which concepts a domain holds follows from the case list; no scan needs to be read
     spaces = [
         (domain, domain_space(domain, training_cases(domain, listed), tree))

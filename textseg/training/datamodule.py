@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from textseg.datasets import Case, LabelSpace, load_cases
 from textseg.errors import ModelError
-from textseg.knowledge import KnowledgeTree, load_tree
+from textseg.knowledge import KnowledgeTree, load_user_tree
 from textseg.network.queries import TextVectors, build_queries
 from textseg.training.domain_labels import DomainLabels
 from textseg.training.encoders import named_encoder
@@ -59,7 +60,7 @@ class MixtureDataModule(lightning.LightningDataModule):
         """Reads the training cases; prepared ones stay on disk."""
         if self._samplers:
             return
-        tree = load_tree()
+        tree = load_user_tree()
         cases = load_cases(self.cases_path)
         for index, domain in enumerate(self.domains):
             mine = training_cases(domain, cases)
@@ -133,7 +134,8 @@ def validation_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
     """Scans with labels that the domain is scored on and never trained on."""
     found = [c for c in cases if c.split == "val" and c.dataset in domain.validation]
     labelled = labelled_cases(domain, cases)
-    found += [case for i, case in enumerate(labelled) if held_out(domain, i)]
+    kept = held_out(domain, labelled)
+    found += [case for case in labelled if patient_of(domain, case) in kept]
     return [case for case in found if case.image is not None and case.masks]
 
 
@@ -172,7 +174,8 @@ def training_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
         ModelError: None is left.
     """
     labelled = labelled_cases(domain, cases)
-    mine = [case for i, case in enumerate(labelled) if not held_out(domain, i)]
+    kept = held_out(domain, labelled)
+    mine = [case for case in labelled if patient_of(domain, case) not in kept]
     if not mine:
         raise ModelError(
             f"domain {domain.name!r} has no training case of {', '.join(domain.datasets)}.",
@@ -182,9 +185,18 @@ def training_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
     return mine
 
 
-def held_out(domain: DomainConfig, position: int) -> bool:
-    """Whether the labelled case at this position of its domain is kept for validation."""
-    return domain.hold_out_every > 0 and position % domain.hold_out_every == 0
+def held_out(domain: DomainConfig, labelled: Sequence[Case]) -> frozenset[str]:
+    """The patients kept for validation: every n-th, all scans of a patient together."""
+    if domain.hold_out_every == 0:
+        return frozenset()
+    patients = dict.fromkeys(patient_of(domain, case) for case in labelled)
+    return frozenset(list(patients)[:: domain.hold_out_every])
+
+
+def patient_of(domain: DomainConfig, case: Case) -> str:
+    """Whose scan a case is, as far as its id tells; see ``DomainConfig.patient``."""
+    found = re.search(domain.patient, case.id)
+    return found[0] if found else case.id.removesuffix(f"-{case.sequence}")
 
 
 def needs_synthesis(domain: DomainConfig, case: Case) -> bool:

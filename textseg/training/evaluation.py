@@ -21,17 +21,12 @@ from pydantic import TypeAdapter
 from textseg.atomic import write_atomically, write_json
 from textseg.errors import InputError
 from textseg.imaging.volume import Geometry
-from textseg.knowledge import Concept, KnowledgeTree, load_tree, normalise
+from textseg.knowledge import Concept, KnowledgeTree, load_user_tree, normalise
 from textseg.outputs.manifest import MANIFEST_NAME, Manifest, read_manifest
 from textseg.prompts import resolve
+from textseg.training.label_names import LabelNames, read_label_names
 from textseg.training.metrics import agreement
-from textseg.training.structures import (
-    LabelNames,
-    Part,
-    find_cases,
-    pair_parts,
-    read_label_names,
-)
+from textseg.training.structures import CHANNEL, Part, find_cases, pair_parts
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -242,9 +237,10 @@ def evaluate(
             folders named by case, or a folder of mask files.
         ref: A mask file or label map, or a folder whose files are named like the predictions'.
         names: What the values of label maps mean, ``{name: value}`` or ``{name: [values]}``; or
-            the path of such a table as JSON. Without it, structures go by file name or value.
+            the path of a file that says so, see ``read_label_names``. Without it, structures go by
+            file name or value.
         cases: What is known of each case; ``dataset`` and ``modality`` go into its rows.
-        tree: What names mean; the tree that ships if None.
+        tree: What names mean; that which ships, with the user's vocabularies, if None.
         tolerance_mm: Largest surface distance that NSD counts as agreement.
         progress: Called with structures done and structures known so far.
 
@@ -256,7 +252,7 @@ def evaluate(
     pred, ref = Path(pred), Path(ref)
     if cases is not None:
         _check_cases(cases, [case for case, *both in find_cases(pred, ref, table) if all(both)])
-    context = _Context(cases or {}, tree or load_tree())
+    context = _Context(cases or {}, tree or load_user_tree())
     rows: list[EvaluationRow] = []
     unmatched: list[str] = []
     for case, left, right in find_cases(pred, ref, table):
@@ -316,8 +312,9 @@ class _Context:
 
 def _manifest(pred: Path, case: str) -> Manifest | None:
     """The manifest of a case's result folder, if it is one."""
-    folder = pred if (pred / MANIFEST_NAME).is_file() else pred / case
-    return read_manifest(folder) if (folder / MANIFEST_NAME).is_file() else None
+    folders = (pred, pred / case, pred / f"{case}{CHANNEL}")
+    found = (folder for folder in folders if (folder / MANIFEST_NAME).is_file())
+    return next((read_manifest(folder) for folder in found), None)
 
 
 def _check_cases(table: CaseTable, cases: Sequence[str]) -> None:

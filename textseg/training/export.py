@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from torch import nn
 
 from textseg.datasets import LabelSpace
 from textseg.errors import ModelError
+from textseg.knowledge import model_vocabulary
+from textseg.knowledge.importing import write_tree_file
+from textseg.knowledge.vocabularies import MODEL_VOCABULARY
 from textseg.network.model import NetworkConfig, PromptedSegmenter
+from textseg.network.sat_text_encoder import SatTextEncoder
 from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
 from textseg.network.weights import Domain, ModelManifest, save_model
 from textseg.training.adaptation import AdaptationConfig, adapt, merged_state
@@ -25,13 +30,15 @@ def export_model(
     network: NetworkConfig,
     adaptation: AdaptationConfig,
     spaces: Sequence[tuple[DomainConfig, LabelSpace]],
-    encoder: TextEncoder,
+    encoder: TextEncoder | SatTextEncoder,
     name: str,
     version: str,
     licence: str,
     omit: Sequence[str] = (),
 ) -> ModelManifest:
     """Writes the averaged weights of a checkpoint as a model folder.
+
+    Concepts of the user's vocabularies go along, so that the model can be used without those.
 
     Args:
         checkpoint: What ``textseg fit`` wrote.
@@ -46,32 +53,23 @@ def export_model(
         omit: Concepts that did not learn well enough to be offered.
 
     Raises:
-        ModelError: The checkpoint is of another network.
+        ModelError: The checkpoint is of another network; or a concept is in no vocabulary (E404).
     """
     trained = PromptedSegmenter(network)
     adapt(trained, adaptation)
     _fill(trained, checkpoint, prefix="network.")
     model = PromptedSegmenter(network)
     model.load_state_dict(merged_state(trained))
-    domains = []
-    for config, space in spaces:
-        domains.append(
-            Domain(
-                name=config.name,
-                spacing_mm=config.grid_mm,
-                window=config.window,
-                modalities=config.modalities,
-                concepts=tuple(c for c in space.concepts if c not in omit),
-            )
-        )
+    domains = tuple(_domain(config, space, omit) for config, space in spaces)
     manifest = ModelManifest(
         name=name,
         version=version,
         licence=licence,
         sha256="",
+        files=_write_vocabulary(folder, domains),
         network=network.model_dump(mode="json"),
         text_encoder=encoder.config.model_dump(mode="json"),
-        domains=tuple(domains),
+        domains=domains,
     )
     return save_model(folder, model, encoder, manifest=manifest)
 
@@ -102,6 +100,28 @@ def export_encoder(
         domains=(),
     )
     return save_model(folder, None, encoder, manifest=manifest)
+
+
+def _domain(config: DomainConfig, space: LabelSpace, omit: Sequence[str]) -> Domain:
+    return Domain(
+        name=config.name,
+        spacing_mm=config.grid_mm,
+        window=config.window,
+        modalities=config.modalities,
+        concepts=tuple(c for c in space.concepts if c not in omit),
+    )
+
+
+def _write_vocabulary(folder: Path, domains: Sequence[Domain]) -> dict[str, str]:
+    """Writes the concepts a model brings along; their file with its sha256, if there are any."""
+    path = folder / MODEL_VOCABULARY
+    text = model_vocabulary({concept for domain in domains for concept in domain.concepts})
+    if not text:
+        # one that an earlier model in this folder brought is not this model's
+        path.unlink(missing_ok=True)
+        return {}
+    write_tree_file(path, text)
+    return {path.name: sha256(text.encode()).hexdigest()}
 
 
 def _fill(module: nn.Module, checkpoint: Path, *, prefix: str) -> None:

@@ -60,7 +60,9 @@ class DomainConfig:
         negative_share: Part of the MR batches that show such a scan, half of them as that domain's
             own modality looks.
         mirror: Probability of mirroring left and right.
-        hold_out_every: Keep every n-th labelled case for validation; 0 keeps none.
+        hold_out_every: Keep every n-th patient's labelled cases for validation; 0 keeps none.
+        patient: Regular expression for the part of a case's id that names the patient; by default
+            that of BIDS. Where it matches nothing, a patient has one scan, in all its sequences.
         validation: Registry names of data sets whose ``val`` cases are scored during training.
         test: Registry names of data sets whose ``val`` cases `textseg test` scores.
         geometry: Strength of deformations.
@@ -87,6 +89,7 @@ class DomainConfig:
     negative_share: float = 0.0
     mirror: float = 0.5
     hold_out_every: int = 0
+    patient: str = "sub-[A-Za-z0-9]+"
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
     geometry: GeometryConfig = field(default_factory=GeometryConfig)

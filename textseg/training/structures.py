@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,44 +16,15 @@ from textseg.imaging.labels import Labels, read_labels
 from textseg.imaging.volume import Geometry
 from textseg.outputs.formats import FORMATS
 from textseg.outputs.manifest import MANIFEST_NAME, read_manifest
+from textseg.training.label_names import LabelNames
 
-__all__ = [
-    "LabelNames",
-    "Part",
-    "Parts",
-    "find_cases",
-    "pair_parts",
-    "read_label_names",
-]
+__all__ = ["Part", "Parts", "find_cases", "pair_parts"]
 
 Mask: TypeAlias = NDArray[np.bool_]
-LabelNames: TypeAlias = Mapping[str, int | Sequence[int]]
 
+CHANNEL = "_0000"
+"""Ending that nnU-Net gives a scan's name, and its mask's not."""
 _MASK_SUFFIXES = (*(entry.suffix for entry in FORMATS.values()), ".mhd", ".mgz", ".mgh")
-
-
-def read_label_names(path: Path) -> dict[str, tuple[int, ...]]:
-    """A table of label names from JSON: ``{name: value}``, ``{name: [values]}``, ``{value: name}``.
-
-    Raises:
-        InputError: The file is missing, or is not such a table.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        pairs = [_name_and_values(key, value) for key, value in content.items()]
-    except OSError as error:
-        cause = f"The label names cannot be read ({error.strerror})."
-        raise InputError(cause, code="E303", path=path) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        cause = "Not a JSON table of label names."
-        raise InputError(cause, path=path, remedy='Write {"liver": 5}.') from error
-    return dict(pairs)
-
-
-def _name_and_values(key: str, value: Any) -> tuple[str, tuple[int, ...]]:
-    if isinstance(value, str):
-        return value, (int(key),)
-    return key, tuple(int(v) for v in value) if isinstance(value, list) else (int(value),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +62,22 @@ Parts: TypeAlias = dict[str, Part]
 def find_cases(
     pred: Path, ref: Path, names: LabelNames | None
 ) -> Iterator[tuple[str, Parts, Parts]]:
-    """The scans that both sides hold, with the parts of each."""
+    """The scans that both sides hold, with the parts of each.
+
+    Predictions made of nnU-Net's scans may have the number of the channel in their name.
+    """
     if not pred.is_dir() and not ref.is_dir():
         yield (_stem(pred), *_parts_of_files(pred, ref, names))
     elif (pred / MANIFEST_NAME).is_file() or not (pred.is_dir() and ref.is_dir()):
         yield _stem(pred), _parts(pred, names), _parts(ref, names)
     elif results := sorted(path.parent for path in pred.glob(f"*/{MANIFEST_NAME}")):
         for folder in results:
-            yield folder.name, _parts(folder, names), _parts(_counterpart(ref, folder), names)
+            reference = _counterpart(ref, folder)
+            yield _stem(reference), _parts(folder, names), _parts(reference, names)
     else:
-        yield from _cases_by_file(_mask_files(pred), _mask_files(ref), names)
+        there = _mask_files(ref)
+        here = {_without_channel(stem, there): path for stem, path in _mask_files(pred).items()}
+        yield from _cases_by_file(here, there, names)
 
 
 def _cases_by_file(
@@ -192,13 +168,18 @@ def _mask_files(folder: Path) -> dict[str, Path]:
 
 def _counterpart(ref: Path, folder: Path) -> Path:
     """The reference of a case: a folder of the same name, or a file of the same stem."""
-    if (ref / folder.name).is_dir():
-        return ref / folder.name
-    file = _mask_files(ref).get(folder.name)
-    if file is None:
+    there = {path.name: path for path in ref.iterdir() if path.is_dir()} | _mask_files(ref)
+    name = _without_channel(folder.name, there)
+    if name not in there:
         cause = f"It has no folder or file for the case {folder.name!r}."
         raise InputError(cause, code="E301", path=ref)
-    return file
+    return there[name]
+
+
+def _without_channel(name: str, there: Container[str]) -> str:
+    """A case's name as the reference has it."""
+    shorter = name.removesuffix(CHANNEL)
+    return shorter if name not in there and shorter in there else name
 
 
 def _stem(path: Path) -> str:

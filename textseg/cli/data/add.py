@@ -53,15 +53,15 @@ def add(
     """
     from textseg.atomic import write_atomically
     from textseg.datasets.draft import draft
-    from textseg.knowledge import load_tree
-    from textseg.training.structures import read_label_names
+    from textseg.knowledge import load_user_tree
+    from textseg.training.label_names import read_label_names
 
     if output is not None:
         if output.suffix not in (".yaml", ".yml") or name not in (None, output.stem):
             raise UsageError("-o must be NAME.yaml; the file is named after the data set.")
         name = output.stem
     given = None if labels is None else read_label_names(labels)
-    made = draft(folder, tree=load_tree(), name=name, labels=given, modality=modality)
+    made = draft(folder, tree=load_user_tree(), name=name, labels=given, modality=modality)
     target = output or Path(f"{made.spec.name}.yaml")
     write_atomically(target, lambda path: _write(path, made.text), overwrite=overwrite)
     _report(made, target, folder, as_json=as_json)
@@ -72,6 +72,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def _report(made: Draft, target: Path, folder: Path, *, as_json: bool) -> None:
+    if not made.mapped:
+        warn(
+            "no label has a concept yet: correct the file, or give the names with --labels.",
+            kind="unmapped",
+        )
     if as_json:
         facts = {"path": str(target), "folder": str(folder), "cases": made.spec.scans}
         spec = made.spec.model_dump(mode="json", include={"name", "modality", "region", "layout"})

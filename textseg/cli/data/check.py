@@ -50,7 +50,7 @@ def check(
     from textseg.atomic import exists_error, make_folder, write_json
     from textseg.datasets import cases_of
     from textseg.datasets.checks import check_cases
-    from textseg.knowledge import load_tree
+    from textseg.knowledge import load_user_tree
 
     if output is not None:
         if output.exists() and not overwrite:
@@ -62,7 +62,7 @@ def check(
         stopping_on_signals(),
         progress_bar(Path(source).name, unit="cases", shown=True) as move,
     ):
-        report = check_cases(cases, tree=load_tree(), workers=workers, progress=move)
+        report = check_cases(cases, tree=load_user_tree(), workers=workers, progress=move)
     if output is not None:
         write_json(output, report.as_dict(), overwrite=overwrite)
     if as_json:

@@ -57,11 +57,11 @@ def take_fingerprint(source: str, folder: Path | None, *, workers: int) -> Finge
     """The fingerprint of what the arguments name, with a progress bar."""
     from textseg.datasets.fingerprint import fingerprint as measure
     from textseg.datasets.sources import cases_of
-    from textseg.knowledge import load_tree
+    from textseg.knowledge import load_user_tree
 
     cases = cases_of(source, folder)
     with progress_bar(source, unit="cases", shown=True) as move:
-        return measure(cases, tree=load_tree(), workers=workers, progress=move)
+        return measure(cases, tree=load_user_tree(), workers=workers, progress=move)
 
 
 def _print_grids(found: Fingerprint) -> None:

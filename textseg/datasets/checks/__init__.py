@@ -15,6 +15,7 @@ A finding about a file that cannot be read has the name of its error code as kin
     not-hounsfield      warning   a CT without Hounsfield units
     odd-scan            warning   whatever else the reader noted about a scan
     same-scan           warning   two cases have one scan
+    no-labels           error     no label of the data set has a concept
     never-shown         warning   a complete concept without a voxel in the whole data set
 """
 

@@ -47,6 +47,7 @@ def check_cases(
     findings = [finding for one in checked for finding in one.findings]
     findings += _same_scans(cases, checked)
     findings += _never_shown(cases, checked)
+    findings += _nothing_labelled(cases)
     return CheckReport(len(cases), tuple(findings))
 
 
@@ -109,3 +110,17 @@ def _never_shown(cases: Sequence[Case], checked: Sequence[CheckedCase]) -> Itera
                 "occur. If the scans reach that far, correct `labels` or `complete`."
             )
             yield Finding("warning", "never-shown", None, None, message)
+
+
+def _nothing_labelled(cases: Sequence[Case]) -> Iterator[Finding]:
+    """Data sets of which no label has a meaning, as in a draft that nobody completed."""
+    labelled: dict[str, bool] = defaultdict(bool)
+    for case in cases:
+        labelled[case.dataset] |= bool(case.labels)
+    for dataset, has_labels in labelled.items():
+        if not has_labels:
+            message = (
+                f"No label of {dataset} has a concept, so there is nothing to train on. Complete "
+                "`labels` in its description."
+            )
+            yield Finding("error", "no-labels", None, None, message)

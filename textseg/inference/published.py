@@ -1,0 +1,141 @@
+"""Windows averaged as the published SAT averages them: to compare with, not to work with.
+
+Every prompt keeps float32 totals of the whole volume, and the Gaussian is the half-precision one
+of the original, whose corners are raised to the smallest number above zero. What
+``segment_windows`` does in their place takes a fraction of the memory; where the two differ, it is
+by the rounding of that Gaussian and of the network's precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from textseg.errors import Cancelled, ModelError
+from textseg.inference.memory import (
+    ACTIVATION_BYTES_PER_VOXEL,
+    MemoryEstimate,
+    reporting_shortage,
+    require_memory,
+)
+from textseg.inference.sliding import WindowedPrediction, WindowModel
+from textseg.inference.windows import plan_windows
+
+_PEAK = 10.0
+
+
+def segment_as_published(
+    model: WindowModel,
+    volume: Tensor,
+    queries: Tensor,
+    *,
+    window: tuple[int, int, int],
+    body: Tensor | None = None,
+    precision: str = "float32",
+    prompts_per_pass: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> WindowedPrediction:
+    """What ``segment_windows`` answers, averaged as published.
+
+    Args:
+        model: See ``WindowModel``.
+        volume: float C X Y Z, no axis shorter than the window.
+        queries: K E, one vector per prompt.
+        window: Voxels of a window; windows overlap by half.
+        body: Not used: no window is skipped.
+        precision: Only ``float32``.
+        prompts_per_pass: Prompts decoded at once.
+        progress: Called after each window: windows done, windows to do.
+        cancel: Asked before each window; true stops the run.
+
+    Raises:
+        ModelError: Another precision.
+        ResourceError: E501, the totals do not fit in memory.
+        Cancelled: As asked.
+    """
+    del body
+    if precision != "float32":
+        raise ModelError("the published averaging is made of float32 numbers.")
+    x, y, z = volume.shape[1:]
+    memory = _estimate((x, y, z), window, len(queries), prompts_per_pass)
+    require_memory(memory, device=volume.device)
+    with reporting_shortage(memory):
+        probability = average_as_published(
+            model,
+            volume,
+            queries,
+            window=window,
+            prompts_per_pass=prompts_per_pass,
+            progress=progress,
+            cancel=cancel,
+        )
+    return WindowedPrediction(
+        probability=(255 * probability).round().to(torch.uint8).cpu(),
+        presence=probability.flatten(1).amax(1).cpu(),
+        windows=len(plan_windows((x, y, z), window)),
+        skipped=0,
+        precision="float32",
+        prompts_per_pass=prompts_per_pass,
+        memory=memory,
+    )
+
+
+def _estimate(
+    shape: tuple[int, int, int],
+    window: tuple[int, int, int],
+    num_prompts: int,
+    prompts_per_pass: int,
+) -> MemoryEstimate:
+    """Bytes: totals and one weight of the whole volume, and what one window takes."""
+    return MemoryEstimate(
+        accumulators=4 * (num_prompts + 1) * prod(shape),
+        output=num_prompts * prod(shape),
+        logits=4 * min(prompts_per_pass, num_prompts) * prod(window),
+        activations=ACTIVATION_BYTES_PER_VOXEL * prod(window),
+    )
+
+
+@torch.inference_mode()
+def average_as_published(
+    model: WindowModel,
+    volume: Tensor,
+    queries: Tensor,
+    *,
+    window: tuple[int, int, int],
+    prompts_per_pass: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Tensor:
+    """Probabilities ``K X Y Z`` in float32; see ``segment_as_published``."""
+    x, y, z = volume.shape[1:]
+    importance = published_importance(window).to(volume.device)
+    starts = plan_windows((x, y, z), window)
+    total = torch.zeros(len(queries), x, y, z, device=volume.device)
+    weight = torch.zeros(x, y, z, device=volume.device)
+    for done, start in enumerate(starts):
+        if cancel is not None and cancel():
+            raise Cancelled(f"Stopped after {done} of {len(starts)} windows.")
+        box = tuple(slice(a, a + n) for a, n in zip(start.tolist(), window, strict=True))
+        features = model.encode(volume[:, *box][None])
+        for first in range(0, len(queries), prompts_per_pass):
+            part = queries[first : first + prompts_per_pass].to(volume.device)
+            logits = model.decode(features, part[None]).logits[0]
+            total[first : first + len(part), *box] += logits.float().sigmoid() * importance
+        weight[box] += importance
+        if progress is not None:
+            progress(done + 1, len(starts))
+    return total.div_(weight)
+
+
+def published_importance(window: tuple[int, int, int]) -> Tensor:
+    """The Gaussian of sigma ``window / 8`` and peak 10, rounded to half precision, as float32."""
+    axes = [np.exp(-0.5 * ((np.arange(n) - n // 2) / (n / 8)) ** 2) for n in window]
+    product = axes[0][:, None, None] * axes[1][None, :, None] * axes[2]
+    importance = torch.from_numpy(_PEAK * product).half().float()
+    importance[importance == 0] = importance[importance > 0].min()
+    return importance
