@@ -147,6 +147,7 @@ def import_tiny(
     version: str,
     licence: str,
     source: Mapping[str, str],
+    unpaired: bool = False,
 ) -> ModelManifest:
     """A model folder with random weights that follow from the sizes of the files."""
     network = tiny_segmenter(seed=checkpoint.stat().st_size)

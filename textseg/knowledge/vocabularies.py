@@ -39,14 +39,18 @@ def load_user_tree() -> KnowledgeTree:
     return _extended_by(installed_vocabularies())
 
 
-def load_model_tree(folder: Path) -> KnowledgeTree:
-    """The user's tree with the concepts that the model in a folder brings along.
+def load_model_tree(folder: Path, *, beside: KnowledgeTree | None = None) -> KnowledgeTree:
+    """A tree with the concepts that the model in a folder brings along.
+
+    Args:
+        folder: The model's.
+        beside: The tree; that of the user by default.
 
     Raises:
         TreeError: As for ``load_user_tree``; or the model's vocabulary is damaged, or has an id
-            under which the user's tree knows another structure.
+            under which the tree knows another structure.
     """
-    tree, path = load_user_tree(), folder / MODEL_VOCABULARY
+    tree, path = beside or load_user_tree(), folder / MODEL_VOCABULARY
     return complete_tree(tree, path) if path.is_file() else tree
 
 

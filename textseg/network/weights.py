@@ -267,7 +267,7 @@ def _pieces(manifest: ModelManifest, folder: Path) -> list[str]:
             path=path,
             remedy="Import or download the model again.",
         )
-    return path.read_text(encoding="utf-8").splitlines()
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def _config(kind: type[Config], values: dict[str, object], folder: Path) -> Config:

@@ -88,8 +88,8 @@ def _with_fitting_weights(task: type, datamodule: type, **settings: Any) -> Ligh
 def config_arguments(arguments: Sequence[str]) -> list[str]:
     """Arguments with names of configurations that come with textseg turned into their files.
 
-    ``-c nano`` or ``-c train/nano`` means ``configs/train/nano.yaml`` unless there is a file of that
-    name; ``--init-from MODEL`` is short for ``--model.init_from=MODEL``.
+    ``-c nano`` or ``-c train/nano`` means ``configs/train/nano.yaml`` unless there is a file of
+    that name; ``--init-from MODEL`` is short for ``--model.init_from=MODEL``.
     """
     result = [word for given in arguments for word in _separated(given)]
     for place, word in enumerate(result[:-1]):

@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -193,7 +194,8 @@ def _importer(entry: Entry) -> Importer:
     """What makes a model folder of this kind of model; it needs torch."""
     from textseg.zoo.sat import import_sat
 
-    importers: dict[str, Importer] = {"sat": import_sat}
+    # which files belong together is what the entry says
+    importers: dict[str, Importer] = {"sat": partial(import_sat, unpaired=True)}
     return importers[entry.kind]
 
 

@@ -119,12 +119,14 @@ def _print_offer(entry: Entry) -> None:
 
 def _described(folder: Path) -> dict[str, Any]:
     """Everything the listing and the card say about a model that is here."""
-    from textseg.knowledge import load_model_tree
+    from textseg.knowledge import load_model_tree, load_tree
     from textseg.network.weights import WEIGHTS_FILE, read_model_manifest
     from textseg.resources import models_folder
     from textseg.zoo.installed import read_record
 
-    manifest, tree = read_model_manifest(folder), load_model_tree(folder)
+    manifest = read_model_manifest(folder)
+    # what the model is called does not depend on vocabularies, one of which may be damaged
+    tree = load_model_tree(folder, beside=load_tree())
     record = read_record(folder)
     weights = folder / WEIGHTS_FILE
     return {
