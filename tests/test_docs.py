@@ -13,15 +13,21 @@ import pytest
 import typer.main
 
 from textseg.cli import app
+from textseg.knowledge import load_classes, load_tree
 from textseg.network.weights import list_models
+from textseg.prompts import resolve
+from textseg.zoo.sat import domains
 
 pages = pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.name)
 notebooks = pytest.mark.parametrize("path", documents.NOTEBOOKS, ids=lambda path: path.stem)
 
+NEEDS_A_MODEL = {"sat.md"}
+"""Pages whose code is run by a test of their own."""
 WITH_CODE = [
     page
     for page in documents.PAGES
     if any(block.language == "python" for block in documents.blocks(page))
+    and page.name not in NEEDS_A_MODEL
 ]
 COMMANDS = [
     pytest.param(line, id=f"{page.name}:{block.line}:{line[:40]}")
@@ -122,6 +128,41 @@ def test_the_command_reference_is_what_make_docs_writes():
 def test_the_table_of_data_sets_is_what_make_docs_writes():
     stored = documents.REGISTRY.read_text(encoding="utf-8")
     assert stored == documents.registry_page(), "run `make docs`"
+
+
+def test_the_table_of_sats_classes_is_what_make_docs_writes():
+    stored = documents.SAT_CLASSES.read_text(encoding="utf-8")
+    assert stored == documents.sat_classes_page(), "run `make docs`"
+
+
+LABELLED = [
+    (label.name, label.concepts, documents.SHOWN_AS[shown])
+    for label in load_classes().values()
+    for shown in label.modalities
+]
+
+
+def answered(name, modality, *, is_told):
+    """Concepts of a class name to a model of SAT, which may be told the kind of scan."""
+    return resolve(
+        name,
+        load_tree(),
+        supported={c for d in domains() if modality in d.modalities for c in d.concepts},
+        modality=modality if is_told else None,
+    ).concepts
+
+
+def test_each_class_of_sat_means_its_structure_in_a_scan_where_it_is_labelled():
+    assert len({name for name, _, _ in LABELLED}) == 451
+    assert len(LABELLED) == 498
+    others = [row for row in LABELLED if answered(row[0], row[2], is_told=True) != row[1]]
+    assert others == []
+
+
+def test_one_class_of_sat_is_ambiguous_without_a_scan():
+    others = {row[0] for row in LABELLED if answered(row[0], row[2], is_told=False) != row[1]}
+    assert others == {"tumor"}
+    assert "`tumor` is ambiguous" in documents.SAT_CLASSES.read_text(encoding="utf-8")
 
 
 def test_the_figures_on_prompts_are_what_make_docs_writes():

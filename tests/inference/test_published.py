@@ -109,9 +109,7 @@ def test_prompts_are_decoded_a_few_at_a_time_with_the_same_answer(at_once, chunk
 
 
 def test_no_prompt_is_no_mask():
-    found = segment_as_published(
-        RampModel(), numbers(1, *WINDOW), torch.zeros(0, 2), window=WINDOW
-    )
+    found = segment_as_published(RampModel(), numbers(1, *WINDOW), torch.zeros(0, 2), window=WINDOW)
     assert found.probability.shape == (0, *WINDOW)
     assert found.presence.shape == (0,)
 
@@ -153,9 +151,9 @@ def test_cancelling_stops_between_windows():
 
 def test_totals_that_cannot_fit_are_refused_before_anything_is_taken():
     model = RampModel()
-    endless = torch.zeros(1, 1, 1, 1).expand(1, 20_000, 20_000, 20_000)  # one number in memory
+    endless = torch.zeros(1, 2).expand(10**9, 2)  # two numbers in memory, and a mask for each row
     with pytest.raises(ResourceError, match="GiB are free") as caught:
-        segment_as_published(model, endless, numbers(2, 2), window=WINDOW)
+        segment_as_published(model, numbers(1, *WINDOW), endless, window=WINDOW)
     assert caught.value.code == "E501"
     assert model.num_encoded == 0
 
@@ -173,7 +171,7 @@ class GreedyModel(RampModel):
 
 
 def test_memory_that_runs_out_on_the_way_is_told_as_such():
-    with pytest.raises(ResourceError, match="E501.*estimated at"):
+    with pytest.raises(ResourceError, match=r"E501.*estimated at"):
         segment_as_published(GreedyModel(), numbers(1, *WINDOW), numbers(1, 2), window=WINDOW)
 
 

@@ -283,7 +283,8 @@ def _levelled(spacing: Sequence[float], voxel_mm3: float) -> list[float]:
 def _window(facts: Facts, spacing: Sequence[float], cost: StepCost, *, memory_bytes: int) -> Choice:
     """The field of view, made smaller along its relatively longest axis until it fits."""
     view = [axis.median / mm for axis, mm in zip(facts.field_of_view_mm, spacing, strict=True)]
-    least = cost.stride * ceil(LEAST_SIDE / cost.stride)
+    # instance normalisation refuses a coarsest map of one voxel
+    least = cost.stride * max(2, ceil(LEAST_SIDE / cost.stride))
     # half a voxel less, or a rounding of the field of view would cost a whole stride
     whole = [max(least, cost.stride * ceil((size - 0.5) / cost.stride)) for size in view]
     allowed = floor((_USED * memory_bytes - cost.fixed) / cost.per_voxel)

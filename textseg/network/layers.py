@@ -6,15 +6,50 @@ import math
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 NormName = Literal["group", "instance"]
 
 
+_ROWS_IN_CACHE = 8192
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """Affine instance normalisation; without gradients it works in place on a CPU.
+
+    There, with channels last, PyTorch's own copies the map to another layout and back, which takes
+    ten times as long. In place is safe for what a convolution has just made.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean 0 and deviation 1 over space, then the channel's weight and bias."""
+        last = x.is_contiguous(memory_format=torch.channels_last_3d)
+        if torch.is_grad_enabled() or x.device.type != "cpu" or not last:
+            normalised: Tensor = super().forward(x)
+            return normalised
+        for rows in rearrange(x, "b c x y z -> b (x y z) c"):
+            self._normalise(rows)
+        return x
+
+    def _normalise(self, rows: Tensor) -> None:
+        """Normalises voxels by channels, in float32 and in blocks that stay in the cache."""
+        blocks = torch.split(rows, _ROWS_IN_CACHE)
+        total = torch.zeros(2, rows.shape[1], dtype=torch.float64)
+        for block in blocks:
+            values = block.float()
+            total += torch.stack([values.sum(0), (values * values).sum(0)])
+        mean, square = total / len(rows)
+        scale = self.weight * (square - mean**2 + self.eps).rsqrt().float()
+        shift = self.bias - mean.float() * scale
+        for block in blocks:
+            block.copy_(block.float().mul_(scale).add_(shift))
+
+
 def make_norm(name: NormName, channels: int) -> nn.Module:
     """Affine normalisation over space, per group of about 8 channels or per channel."""
     if name == "instance":
-        return nn.InstanceNorm3d(channels, affine=True)
+        return InstanceNorm(channels, affine=True)
     return nn.GroupNorm(max(1, channels // 8), channels)
 
 

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from textseg.errors import ModelError
+from textseg.network.model import PromptedSegmenter
 from textseg.training.domain_labels import IGNORE
 from textseg.training.losses import dice_loss, mask_bce, union_masks
 
@@ -93,6 +95,20 @@ class ChosenPrompts(NamedTuple):
     refined: Tensor
     membership: Tensor
     known: Tensor
+
+
+def check_presence(network: PromptedSegmenter, losses: LossConfig) -> None:
+    """Refuses a loss of presence where the network has no head for it.
+
+    Raises:
+        ModelError: It has none (E400).
+    """
+    if losses.presence > 0 and not network.config.presence_head:
+        raise ModelError(
+            f"losses.presence is {losses.presence}; the network has no head for presence.",
+            code="E400",
+            remedy="Set losses.presence to 0, or network.presence_head to true.",
+        )
 
 
 def rate_factor(step: int, *, total: int, config: OptimiserConfig) -> float:

@@ -32,18 +32,20 @@ from textseg.training.objectives import (
     LossConfig,
     OptimiserConfig,
     PromptConfig,
+    check_presence,
     choose_prompts,
     count_voxels,
     mask_losses,
     rate_factor,
 )
 from textseg.training.sampling import Batch
-from textseg.training.starting import StartReport, start_from
+from textseg.training.starting import StartReport, check_alike, check_width, start_from
 from textseg.training.validation import judge_case, score_case
 
 TEST_FILE = "test.csv"
 """Figures of every structure and scan that `textseg test` writes beside the log."""
 _WHITENING = "query_whitening"
+_HEARING = "query_decoder.norm.weight"
 _LEVELS = ("full", "half", "quarter", "eighth", "sixteenth")
 
 
@@ -131,18 +133,31 @@ class SegmentationTask(lightning.LightningModule):
 
         One that comes from a model with another text encoder hears them as that model heard its
         own.
+
+        Raises:
+            ModelError: The text encoder is none that the network can be asked by, or presence is to
+                be trained without a head for it (E400).
         """
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.set_domains(datamodule.prompts)
+        if stage == "fit":
+            check_presence(self.network, self.loss_config)
         # before processes agree on how gradients lie in memory
         channels_last(self.network)
         queries = _joined(domain.queries for domain in datamodule.prompts)
-        if self.init_from is None or self.start is None or _WHITENING not in self.start.loaded:
-            if self.network.config.whiten_queries:
+        check_width(queries, self.network, encoder=datamodule.encoder)
+        whitened = self.network.config.whiten_queries
+        came_along = () if self.start is None else self.start.loaded
+        if self.init_from is None or (_WHITENING if whitened else _HEARING) not in came_along:
+            if whitened:
                 self.network.whiten(queries)
             return
+        if self.init_from == datamodule.encoder:
+            return
         before = _joined(datamodule.queries(load_encoder(self.init_from)))
-        if not torch.allclose(before, queries, atol=1e-4):
+        if not whitened:
+            check_alike(queries, before, init_from=self.init_from)
+        elif not torch.allclose(before, queries, atol=1e-4):
             self.network.translate(queries, before)
 
     def set_domains(self, domains: Sequence[DomainPrompts]) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from textseg.errors import ModelError
+from textseg.network.model import PromptedSegmenter
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,36 @@ def start_from(
     for line in lines:
         logger.log(logging.INFO if report.complete else logging.WARNING, line)
     return report
+
+
+def check_width(queries: Tensor, network: PromptedSegmenter, *, encoder: str) -> None:
+    """Refuses queries of a text encoder whose vectors have another length than the network's.
+
+    Raises:
+        ModelError: They have (E400).
+    """
+    if queries.shape[1] != network.config.query_features:
+        raise ModelError(
+            f"the text encoder {encoder!r} makes queries of {queries.shape[1]} numbers; the "
+            f"network takes {network.config.query_features}.",
+            code="E400",
+            remedy="Give data.encoder the model that training starts from, or set "
+            f"network.query_features to {queries.shape[1]}.",
+        )
+
+
+def check_alike(queries: Tensor, before: Tensor, *, init_from: str) -> None:
+    """Refuses queries that are not, but for rounding, those that the other model was asked with.
+
+    Raises:
+        ModelError: They are not (E400).
+    """
+    if before.shape != queries.shape or (before - queries).norm() > 0.05 * before.norm():
+        raise ModelError(
+            "a network without whitened queries keeps the text encoder it was trained with.",
+            code="E400",
+            remedy=f"Set data.encoder to {init_from}.",
+        )
 
 
 def _compared(

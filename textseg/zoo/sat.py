@@ -96,6 +96,8 @@ def import_sat(
         text_encoder=text_config.model_dump(mode="json"),
         domains=domains(),
         preparation="sat",
+        # what is there shows in the masks alone, whichever threshold they are cut at
+        presence_threshold=0.0,
     )
     num_bytes = sum(
         4 * tensor.numel() for part in (weights, text_weights) for tensor in part.values()

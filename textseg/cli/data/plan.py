@@ -101,8 +101,11 @@ def _network(name: str | None) -> NetworkConfig:
 
     if name is None:
         return NetworkConfig()
+    root = data_folder("configs")
+    paths = [*sorted(root.glob("train/*.yaml")), *sorted(root.glob("finetune/*.yaml"))]
     configs = {
-        path.stem: path for path in sorted((data_folder("configs") / "train").glob("*.yaml"))
+        path.stem if path.parent.name == "train" else f"finetune/{path.stem}": path
+        for path in paths
     }
     if name not in configs:
         raise ModelError(
