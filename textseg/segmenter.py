@@ -90,7 +90,7 @@ class Segmenter:
         tree: KnowledgeTree | None = None,
     ) -> None:
         self.device = choose_device(device)
-        self.averaging = _checked_averaging(averaging, manifest)
+        self.averaging = _checked_averaging(averaging, manifest, precision)
         wanted = precision if averaging == "streamed" else "float32"
         self.precision = resolve_precision(wanted, self.device)
         self.network = channels_last(network.to(self.device)).eval()
@@ -358,7 +358,7 @@ class Segmenter:
         )
 
 
-def _checked_averaging(averaging: str, manifest: ModelManifest) -> str:
+def _checked_averaging(averaging: str, manifest: ModelManifest, precision: str) -> str:
     if averaging not in ("streamed", "published"):
         raise ModelError(
             f"{averaging!r} is no way to average windows.", remedy="Use streamed or published."
@@ -368,6 +368,8 @@ def _checked_averaging(averaging: str, manifest: ModelManifest) -> str:
             f"the published averaging is that of SAT's weights; {manifest.name} is none of them.",
             remedy="Leave it out.",
         )
+    if averaging == "published" and precision == "bfloat16":
+        raise ModelError("the published averaging is in float32.", remedy="Leave precision out.")
     return averaging
 
 

@@ -114,6 +114,11 @@ def test_published_averaging_is_float32_whatever_the_processor(folder):
     assert segmenter(scan, "liver", modality="ct").manifest.run.precision == "float32"
 
 
+def test_published_averaging_is_not_made_of_less(folder):
+    with pytest.raises(ModelError, match="in float32"):
+        load(folder, averaging="published", precision="bfloat16")
+
+
 def test_published_averaging_is_for_models_that_are_prepared_as_sat(tmp_path):
     write_model(tmp_path / "own", network=tiny_segmenter(), domains=DOMAINS)
     with pytest.raises(ModelError, match="own is none of them") as caught:

@@ -1,9 +1,9 @@
 """Windows averaged as the published SAT averages them: to compare with, not to work with.
 
 Every prompt keeps float32 totals of the whole volume, and the Gaussian is the half-precision one
-of the original, whose corners are raised to the smallest number above zero. What
-``segment_windows`` does in their place takes a fraction of the memory; where the two differ, it is
-by the rounding of that Gaussian and of the network's precision.
+of the original: its corners are raised to the smallest number above zero, and its peak is a voxel,
+half a voxel behind the middle. What ``segment_windows`` does in their place takes a fraction of the
+memory, weighs both ends of a window alike, and differs where neighbouring windows do.
 """
 
 from __future__ import annotations

@@ -99,6 +99,8 @@ class NetworkConfig(BaseModel):
                 f"queries of {self.query_features} numbers do not fit the width "
                 f"{self.embedding} without query_projection"
             )
+        if self.fusion == "late" and self.presence_head and self.mask_levels < 2:
+            raise ValueError("presence_head reads masks at half resolution: mask_levels must be 2")
         if self.gelu_ends and self.text_shortcut:
             raise ValueError(
                 "text_shortcut adds to mask vectors, which gelu_ends keeps as they are"
