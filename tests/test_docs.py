@@ -210,3 +210,7 @@ def test_a_notebook_is_one_that_viewers_open(path):
 
 def test_the_model_the_documentation_speaks_of_is_embedded():
     assert "nano" in list_models()
+
+
+def test_the_cost_of_sat_is_what_was_measured_last():
+    assert documents.SAT_PAGE.read_text(encoding="utf-8") == documents.sat_page(), "run `make docs`"
