@@ -72,11 +72,6 @@ def _write(path: Path, text: str) -> None:
 
 
 def _report(made: Draft, target: Path, folder: Path, *, as_json: bool) -> None:
-    if not made.mapped:
-        warn(
-            "no label has a concept yet: correct the file, or give the names with --labels.",
-            kind="unmapped",
-        )
     if as_json:
         facts = {"path": str(target), "folder": str(folder), "cases": made.spec.scans}
         spec = made.spec.model_dump(mode="json", include={"name", "modality", "region", "layout"})
@@ -92,5 +87,7 @@ def _report(made: Draft, target: Path, folder: Path, *, as_json: bool) -> None:
         warn(f"label {label.key}{named} is left open.{near}", kind="unmapped")
     mapped = f"{len(made.mapped)} of {len(made.labels)} labels mapped"
     say(f"{target}: {made.spec.scans} scans, {mapped}.")
+    if not made.mapped:
+        warn("nothing can be trained yet: complete `labels`, or name them with --labels FILE.")
     check = ("textseg", "data", "check", str(target), str(folder))
     say(f"Verify the file, then run: {shlex.join(check)}")
