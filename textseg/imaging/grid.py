@@ -366,8 +366,8 @@ def _restore_sheared(
     """Write the mask into ``out`` (X0 Y0 Z0), slab by slab along Z0, through the full affine."""
     values = probability.to(torch.float32)
     if transform.crop is not None:
-        values = torch.zeros(transform.target.shape, device=values.device)
-        values[transform.crop] = probability.to(torch.float32)
+        cut, values = values, torch.zeros(transform.target.shape, device=values.device)
+        values[transform.crop] = cut
         box = bounding_box(values > level) or box
     to_working = np.linalg.inv(transform.target.affine) @ transform.source.affine
     x, y, z = _reached(transform, box)

@@ -90,12 +90,12 @@ def standardise(data: Tensor, modality: Modality | None) -> Tensor:
 
 def _standardised(channel: Tensor, modality: Modality | None) -> Tensor:
     low, high = _SAT_RANGE_HU if modality == "ct" else _percentiles(channel)
-    clipped = channel.clamp(low, high)
     # sums of many millions of float32 drift
-    mean, deviation = clipped.double().mean(), clipped.double().std(correction=0)
+    clipped = channel.clamp(low, high).double()
+    mean, deviation = clipped.mean(), clipped.std(correction=0)
     if deviation == 0:
-        return torch.zeros_like(clipped)
-    return ((clipped.double() - mean) / deviation).float()
+        return torch.zeros_like(channel)
+    return ((clipped - mean) / deviation).float()
 
 
 def _percentiles(channel: Tensor) -> tuple[float, float]:

@@ -5,12 +5,12 @@ The manifest is readable without torch, so that listing models and prompts stays
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from textseg.atomic import file_sha256
 from textseg.errors import ModelError
 from textseg.resources import models_folder, user_models_folder
 
@@ -154,7 +154,7 @@ def load_weights(name_or_path: str | Path, *, verify: bool = True) -> Weights:
     manifest = read_model_manifest(folder)
     if not path.is_file():
         raise ModelError("the weights file is missing.", code="E402", path=path)
-    if verify and _sha256(path) != manifest.sha256:
+    if verify and file_sha256(path) != manifest.sha256:
         raise ModelError(
             "the weights are damaged: their checksum is not the manifest's.",
             code="E402",
@@ -229,8 +229,8 @@ def save_model(
     files = dict(manifest.files)
     if (pieces := getattr(encoder, "pieces", None)) is not None:
         _write(folder / PIECES_FILE, "".join(f"{piece}\n" for piece in pieces))
-        files[PIECES_FILE] = _sha256(folder / PIECES_FILE)
-    sums = {"sha256": _sha256(folder / WEIGHTS_FILE), "files": files}
+        files[PIECES_FILE] = file_sha256(folder / PIECES_FILE)
+    sums = {"sha256": file_sha256(folder / WEIGHTS_FILE), "files": files}
     written = manifest.model_copy(update=sums)
     _write(folder / MANIFEST_FILE, written.model_dump_json(indent=1) + "\n")
     return written
@@ -260,7 +260,7 @@ def _encoder(manifest: ModelManifest, weights: Weights, folder: Path) -> PromptE
 def _pieces(manifest: ModelManifest, folder: Path) -> list[str]:
     """The word pieces of a text encoder that has a vocabulary."""
     path = folder / PIECES_FILE
-    if not path.is_file() or _sha256(path) != manifest.files.get(PIECES_FILE):
+    if not path.is_file() or file_sha256(path) != manifest.files.get(PIECES_FILE):
         raise ModelError(
             "the vocabulary is missing, or it is not the one that the manifest names.",
             code="E402",
@@ -296,8 +296,3 @@ def _halved(tensor: Tensor) -> Tensor:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
