@@ -19,7 +19,7 @@ class InstanceNorm(nn.InstanceNorm3d):
     """Affine instance normalisation; without gradients it works in place on a CPU.
 
     There, with channels last, PyTorch's own copies the map to another layout and back, which takes
-    ten times as long. In place is safe for what a convolution has just made.
+    most of its time. In place is safe for what a convolution has just made.
     """
 
     def forward(self, x: Tensor) -> Tensor:
