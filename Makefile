@@ -1,4 +1,4 @@
-# make setup | demo | test | check | fmt | bench | docs | clean
+# make setup | demo | test | check | fmt | bench | bench-gpu | docs | clean
 #
 # VENV    the virtual environment                  make test VENV=/tmp/venv
 # PYTHON  the interpreter that creates it          make setup PYTHON=python3.12
@@ -24,7 +24,7 @@ DEMO_SCAN := demo/mni152.nii.gz
 DEMO_PROMPTS := "left hippocampus" "right hippocampus" thalamus "lateral ventricles" brainstem \
 	cerebellum
 
-.PHONY: setup demo test check fmt bench docs clean
+.PHONY: setup demo test check fmt bench bench-gpu docs clean
 
 setup: $(DEV_STAMP)
 
@@ -78,6 +78,11 @@ fmt: setup
 
 bench: setup
 	$(BIN)/python -m pytest tests/bench -m bench -s $(ARGS)
+
+# Needs a CUDA device; appends to tests/bench/results/gpu_kernels.csv.
+bench-gpu: setup
+	$(BIN)/python -m pytest tests/kernels -m gpu
+	$(BIN)/python -m tests.bench.gpu_kernels
 
 # Rewrites what is generated: the command reference and the outputs stored in notebooks.
 docs: setup

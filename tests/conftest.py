@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
+
+# read when Triton is first imported, which any test may be the first to do
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # how fast an example runs says nothing on a busy machine
 settings.register_profile("local", deadline=None)

@@ -1,95 +1,135 @@
-"""Adds the probabilities of one window to a running total, under separable weights.
+"""Adds the masks of one window to running totals: dot product, sigmoid, separable weights, sum.
 
-For prompts ``k`` and the voxels ``x y z`` that a window and the total share::
+For prompts ``k`` with mask vectors ``v`` and the voxels ``x y z`` of a window's feature map ``f``::
 
-    total[k, x, y, z] += sigmoid(logits[k, x, y, z]) * wx[x] * wy[y] * wz[z]
+    logit[k, x, y, z]  = sum_c v[k, c] * f[c, x, y, z] + v[k, C]
+    total[k, x, y, z] += sigmoid(logit[k, x, y, z]) * wx[x] * wy[y] * wz[z]
 
 The weights are normalised per axis beforehand, so the total is the answer: nothing is divided later
-and no weight volume exists. Every element is written by one window at a time and summed in float32;
-the result does not depend on the number of threads.
+and no weight volume exists. Logits exist only for a block at a time, so prompts cost no memory but
+their totals. Every element is written by one window at a time and summed in float32; the result
+does not depend on the number of threads.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from textseg.errors import ModelError
+from textseg.kernels.backends import Backend, check_backend
 
-Backend: TypeAlias = Literal["auto", "torch", "triton"]
 AxisWeights: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
-# One block (4 MiB of float32) stays in the processor's shared cache through its three passes, which
-# is four to eight times faster than whole-window operations. Smaller blocks gain nothing and wait
-# at more thread barriers, each of which costs a time slice when other processes use the cores.
+# One block (4 MiB of float32) stays in the processor's shared cache through its passes. Smaller
+# blocks gain nothing and wait at more thread barriers, each of which costs a time slice when other
+# processes use the cores.
 _CPU_BLOCK = 1 << 20
 # Elsewhere each launch costs more than the cache gains, so blocks only bound the scratch (256 MiB).
 _DEVICE_BLOCK = 1 << 26
 
 
-def window_blend_reference(total: Tensor, logits: Tensor, *, weights: AxisWeights) -> Tensor:
+def window_blend_reference(
+    total: Tensor, features: Tensor, vectors: Tensor, *, weights: AxisWeights
+) -> Tensor:
     """``total`` after the window is added, as a new float32 tensor: the specification.
 
     Args:
         total: K X Y Z, the sum so far.
-        logits: K X Y Z, any floating type.
+        features: C X Y Z, any floating type.
+        vectors: K C+1, the bias last.
         weights: One vector per axis, of lengths X, Y and Z.
     """
     wx, wy, wz = (axis.float() for axis in weights)
     weight = wx[:, None, None] * wy[None, :, None] * wz[None, None, :]  # X Y Z
-    return total.float() + torch.sigmoid(logits.float()) * weight
+    logits = torch.einsum("kc,cxyz->kxyz", vectors[:, :-1].float(), features.float())
+    logits = logits + vectors[:, -1].float()[:, None, None, None]
+    return total.float() + torch.sigmoid(logits) * weight
 
 
 def window_blend(
-    total: Tensor, logits: Tensor, *, weights: AxisWeights, backend: Backend = "auto"
+    total: Tensor,
+    features: Tensor,
+    vectors: Tensor,
+    *,
+    weights: AxisWeights,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Adds a window to ``total`` in place and returns ``total``.
 
-    All scratch memory is taken before the first element changes, so a caller that runs out of
-    memory can try again with fewer prompts.
+    All scratch memory (``scratch_bytes``) is taken before the first element changes, so a caller
+    that runs out of memory can try again with fewer prompts.
 
     Args:
-        total: float32 K X Y Z, usually a view into a larger accumulator; any strides.
-        logits: K X Y Z, any floating type, any strides, same device; left as it is.
+        total: float16 or float32 K X Y Z, usually a view into a larger accumulator; any strides.
+            Half precision holds a sum of 8 windows to within half a step of 8 bits.
+        features: C X Y Z, any floating type, same device; fastest with channels last.
+        vectors: float32 K C+1, the bias last; the product is made in the type of ``features``.
         weights: float32, one vector per axis, of lengths X, Y and Z.
         backend: ``auto`` takes the fastest that is known to be right on the tensors' device.
 
     Raises:
-        ModelError: The backend does not exist or the shapes do not belong together.
+        ModelError: The backend does not exist or cannot run, or shapes do not belong together.
     """
-    if backend == "triton":
-        raise ModelError(
-            "The triton backend of window_blend is not available in this version.",
-            remedy="Use backend='auto' or 'torch'.",
-        )
-    if backend not in ("auto", "torch"):
-        raise ModelError(f"Unknown backend '{backend}'.", remedy="Use 'auto' or 'torch'.")
+    check_backend("window_blend", backend, total.device)
     lengths = tuple(len(axis) for axis in weights)
-    if total.shape != logits.shape or tuple(total.shape[1:]) != lengths:
+    num, width = total.shape[0], features.shape[0]
+    if vectors.shape != (num, width + 1) or not (
+        tuple(total.shape[1:]) == tuple(features.shape[1:]) == lengths
+    ):
         raise ModelError(
-            f"Cannot blend logits {tuple(logits.shape)} with weights {lengths} "
-            f"into a total {tuple(total.shape)}."
+            f"Cannot blend features {tuple(features.shape)} by vectors {tuple(vectors.shape)} "
+            f"with weights {lengths} into a total {tuple(total.shape)}."
         )
-    return _window_blend_torch(total, logits, weights=weights)
-
-
-def _window_blend_torch(total: Tensor, logits: Tensor, *, weights: AxisWeights) -> Tensor:
-    """Blocks of x planes over all prompts, so channels-last logits are read in memory order."""
-    k, x, y, z = logits.shape
-    if logits.numel() == 0:
+    if total.numel() == 0:
         return total
+    if backend == "triton":
+        from textseg.kernels.window_blend_triton import window_blend_triton
+
+        return window_blend_triton(total, features, vectors, weights=weights)
+    return _window_blend_torch(total, features, vectors, weights=weights)
+
+
+def scratch_bytes(num_prompts: int, shape: tuple[int, int, int], *, device_type: str) -> int:
+    """Bytes that a blend takes for logits, at most: one block in two number formats."""
+    _, y, z = shape
+    return 6 * num_prompts * y * z * _planes(num_prompts, shape, device_type=device_type)
+
+
+def _planes(num_prompts: int, shape: tuple[int, int, int], *, device_type: str) -> int:
+    """How many x planes make a block."""
+    x, y, z = shape
+    block = _CPU_BLOCK if device_type == "cpu" else _DEVICE_BLOCK
+    return min(x, max(1, block // (num_prompts * y * z)))
+
+
+def _window_blend_torch(
+    total: Tensor, features: Tensor, vectors: Tensor, *, weights: AxisWeights
+) -> Tensor:
+    """Blocks of x planes over all prompts: a small matrix product, then three passes in cache."""
+    k, x, y, z = total.shape
     wx, wy, wz = weights
-    block = _CPU_BLOCK if logits.device.type == "cpu" else _DEVICE_BLOCK
-    planes = min(x, max(1, block // (k * y * z)))
-    plane_weight = wy[:, None] * wz[None, :]  # Y Z
-    scratch = torch.empty((k, planes, y, z), dtype=torch.float32, device=logits.device)
-    weight = torch.empty((planes, y, z), dtype=torch.float32, device=logits.device)
+    planes = _planes(k, (x, y, z), device_type=total.device.type)
+    plane_weight = (wy[:, None] * wz[None, :]).flatten()  # Y*Z
+    product = vectors[:, :-1].to(features.dtype)  # K C
+    bias = vectors[:, -1:].float()
+    logits = torch.empty(k * planes * y * z, dtype=features.dtype, device=total.device)
+    probability = logits
+    if features.dtype != torch.float32:
+        probability = torch.empty(logits.shape, dtype=torch.float32, device=total.device)
+    columns = features.flatten(2)  # C X Y*Z
     for first in range(0, x, planes):
         last = min(first + planes, x)
-        probability = scratch[:, : last - first].copy_(logits[:, first:last]).sigmoid_()
-        block_weight = weight[: last - first]
-        torch.mul(wx[first:last, None, None], plane_weight, out=block_weight)
-        total[:, first:last].addcmul_(probability, block_weight)
+        size = k * (last - first) * y * z
+        block = logits[:size].view(k, -1)
+        torch.mm(product, columns[:, first:last].flatten(1), out=block)
+        chance = probability[:size].view(k, -1)
+        if chance is not block:
+            chance.copy_(block)
+        chance.add_(bias).sigmoid_()
+        weighted = chance.view(k, last - first, y * z)
+        weighted.mul_(wx[first:last, None] * plane_weight)
+        total[:, first:last].add_(weighted.view(k, last - first, y, z))
     return total
