@@ -11,6 +11,7 @@ from fakes import tiny_encoder, tiny_segmenter, write_model
 
 from textseg import Segmentation, Segmenter
 from textseg.errors import Cancelled, InputError, ModelError
+from textseg.imaging import Grid, as_volume, to_grid
 from textseg.inference import choose_device
 from textseg.network.model import Decoded
 from textseg.network.queries import MODALITIES, SIDES
@@ -55,7 +56,7 @@ class IntensityModel(torch.nn.Module):
         self.asked.append(queries.detach().clone())
         sign = (1 - 2 * right)[..., None, None, None]
         logits = 60 * (sign * features - 0.4)  # 100 HU is 0.4 in model input
-        return Decoded(logits, logits.amax(dim=(2, 3, 4)))
+        return Decoded.of_logits(logits, logits.amax(dim=(2, 3, 4)))
 
 
 def make_segmenter(**fields):
@@ -271,6 +272,98 @@ def test_the_run_is_described(segmenter, array):
     assert sorted(grid.shape) == sorted(SHAPE)  # same spacing, axes in another order
     assert grid.windows >= 1
     assert run.peak_memory_bytes is None or run.peak_memory_bytes > 2**20
+
+
+LONG_AFFINE = np.diag([SPACING, SPACING, SPACING, 1])
+
+
+@pytest.fixture(name="long_scan")
+def _long_scan():
+    """Water with a bright box in its upper half, many windows of both domains long."""
+    array = np.zeros((40, 24, 200), dtype=np.float32)
+    array[4:9, 5:9, 150:160] = 300
+    return array, LONG_AFFINE
+
+
+def test_a_region_is_segmented_domain_by_domain_as_without(segmenter, long_scan):
+    prompts = ["liver", "left kidney", "brainstem"]
+    everywhere = segmenter(long_scan, prompts, modality="ct")
+    confined = segmenter(long_scan, prompts, modality="ct", roi="auto")
+    for prompt in prompts:
+        np.testing.assert_array_equal(confined[prompt].mask, everywhere[prompt].mask)
+        assert confined[prompt].mask.sum() == 5 * 4 * 10
+    for grid, whole in zip(confined.run.grids, everywhere.run.grids, strict=True):
+        run = grid.windows - grid.windows_skipped
+        assert grid.windows == whole.windows
+        assert run < whole.windows - whole.windows_skipped
+        assert grid.roi.startswith(f"auto: {run} of ")
+        assert grid.roi_box[2][0] <= 140
+        assert grid.roi_box[2][1] >= 170
+        assert whole.roi is None
+        assert whole.roi_box is None
+
+
+def test_a_structure_that_is_not_there_is_sought_everywhere(segmenter, long_scan):
+    found = segmenter(long_scan, ["liver", "right kidney"], modality="ct", roi="auto")
+    (grid,) = found.run.grids
+    assert grid.roi.startswith("off: right kidney: coarse presence 0.")
+    assert grid.roi_box is None
+    assert grid.windows_skipped == 0
+    assert found["right kidney"].status == "not_found"
+    assert found["liver"].status == "ok"
+
+
+def test_lesions_are_sought_everywhere(long_scan):
+    lesions = TORSO.model_copy(update={"concepts": ("liver_tumor",)})
+    segmenter = make_segmenter()
+    segmenter.manifest = segmenter.manifest.model_copy(update={"domains": (lesions,)})
+    found = segmenter(long_scan, "liver tumor", modality="ct", roi="auto")
+    assert found.run.grids[0].roi == "off: liver tumor comes in pieces of any size"
+
+
+def test_nano_looks_first_for_a_model_that_cannot_and_only_for_what_it_knows(long_scan):
+    segmenter = make_segmenter(preparation="sat")
+    fine = {"spacing_mm": (1.0, 1.0, 1.0), "window": (96, 64, 96)}
+    domains = tuple(domain.model_copy(update=fine) for domain in segmenter.manifest.domains)
+    segmenter.manifest = segmenter.manifest.model_copy(update={"domains": domains})
+    array, affine = long_scan
+    # the preparation cuts off what is not above 0
+    found = segmenter((array + 1, affine), ["liver", "brainstem"], modality="ct", roi="auto")
+    torso, head = found.run.grids
+    assert torso.roi.startswith("off: liver: coarse presence 0.")  # no liver to nano
+    assert head.roi == "off: nano, which looks first, does not know all of it on such a scan"
+
+
+def test_an_unknown_way_to_choose_a_region_is_refused(segmenter, long_scan):
+    with pytest.raises(ModelError, match="'on'"):
+        segmenter(long_scan, "liver", modality="ct", roi="on")
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_nano_finds_the_same_in_a_region_of_a_real_scan(shared_data):
+    abdomen = on_working_grid(shared_data / "totalsegmentator" / "ts_example_ct_image.nii.gz")
+    chest = on_working_grid(shared_data / "fnndsc-abdomen-ct" / "lidc_0314_chest_image.nii.gz")
+    # neither is long enough to save windows, so the chest is put on top of the abdomen
+    (x, y, _), (wider, deeper, _) = abdomen.shape, chest.shape
+    left, front = (wider - x) // 2, (deeper - y) // 2
+    joined = np.concatenate([abdomen, chest[left : left + x, front : front + y]], axis=2)
+    segmenter = Segmenter.from_pretrained("nano", device="cpu")
+    scan = joined, LONG_AFFINE
+    prompts = ["urinary bladder", "vertebra L5", "left gluteus minimus"]
+    everywhere = segmenter(scan, prompts, modality="ct")
+    for prompt in prompts:
+        confined = segmenter(scan, prompt, modality="ct", roi="auto")
+        mask, expected = confined[prompt].mask, everywhere[prompt].mask
+        assert 2 * (mask & expected).sum() >= 0.99 * (mask.sum() + expected.sum())
+        assert confined.run.grids[0].roi.startswith("auto: ")
+        assert confined.run.grids[0].windows_skipped > everywhere.run.grids[0].windows_skipped
+
+
+def on_working_grid(path):
+    """A scan in voxels of 3 mm."""
+    data, _ = to_grid(as_volume(path, modality="ct"), Grid((SPACING,) * 3))
+    return data[0].numpy()
 
 
 def test_progress_counts_up_to_the_number_of_windows(segmenter, array):

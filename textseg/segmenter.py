@@ -6,47 +6,47 @@ prompts ─ resolve ───── build_queries ──┴─ segment_windows �
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from os import PathLike, fspath
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from textseg.errors import ModelError, TextsegError
 from textseg.imaging import (
-    Grid,
     GridTransform,
     Modality,
     Volume,
     as_volume,
 )
-from textseg.imaging.preparation import prepare
 from textseg.inference import (
-    Cleaned,
+    SCATTERED_KINDS,
+    BoxedProbability,
+    LoadedModel,
+    Manner,
+    Roi,
+    StageClock,
     WindowedPrediction,
     choose_device,
     drop_islands,
+    peak_memory_bytes,
     resolve_precision,
-    segment_as_published,
-    segment_windows,
+    united,
 )
 from textseg.knowledge import KnowledgeTree, load_model_tree, load_user_tree
-from textseg.network.model import PromptedSegmenter, channels_last
+from textseg.network.layers import channels_last, round_weights
+from textseg.network.model import PromptedSegmenter
 from textseg.network.nearness import NearNames
-from textseg.network.queries import NamingEncoder, TextVectors, build_queries
+from textseg.network.queries import NamingEncoder, TextVectors
 from textseg.network.sat_text_encoder import SatTextEncoder
 from textseg.network.text_encoder import TextEncoder
 from textseg.network.weights import Domain, ModelManifest, find_model, load_encoder, load_model
 from textseg.outputs.manifest import GridRecord, ModelRecord, RunRecord
 from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
 from textseg.prompts import Resolution, resolve
-
-SCATTERED_KINDS = frozenset({"lesion", "lesion part", "fluid", "lymph node"})
-"""Kinds of structures that come in pieces of any size."""
 
 Progress = Callable[[int, int], None]
 Cancel = Callable[[], bool]
@@ -94,6 +94,8 @@ class Segmenter:
         wanted = precision if averaging == "streamed" else "float32"
         self.precision = resolve_precision(wanted, self.device)
         self.network = channels_last(network.to(self.device)).eval()
+        if self.precision == "bfloat16":
+            round_weights(self.network, torch.bfloat16)
         self.encoder = encoder.eval()
         self.manifest = manifest
         self.tree: KnowledgeTree = tree or load_user_tree()
@@ -135,6 +137,7 @@ class Segmenter:
         keep_islands: bool = False,
         volume_index: int | None = None,
         series: str | None = None,
+        roi: Roi = "off",
         progress: Progress | None = None,
         cancel: Cancel | None = None,
     ) -> Segmentation:
@@ -149,6 +152,7 @@ class Segmenter:
                 and fluids keep theirs in any case.
             volume_index: Which volume of a 4-D file.
             series: Which series of a DICOM folder.
+            roi: ``auto`` looks with large voxels where the prompts are and segments only there.
             progress: Called with windows done and windows to do.
             cancel: Asked before each window; true stops with ``Cancelled``.
 
@@ -163,8 +167,9 @@ class Segmenter:
         asked = [prompts] if isinstance(prompts, str) else list(dict.fromkeys(prompts))
         resolutions = {p: self.resolve(p, modality=volume.modality) for p in asked}
         places = {p: self._domain_of(r, volume.modality) for p, r in resolutions.items()}
-        answers = self._answers(volume, resolutions, places, progress, cancel)
         level = self.manifest.mask_threshold if threshold is None else threshold
+        manner = Manner(_checked_roi(roi), level, progress, cancel)
+        answers = self._answers(volume, resolutions, places, manner)
         results = [
             self._result(
                 resolutions[p],
@@ -220,8 +225,7 @@ class Segmenter:
         volume: Volume,
         resolutions: Mapping[str, Resolution],
         places: Mapping[str, Domain | None],
-        progress: Progress | None,
-        cancel: Cancel | None,
+        manner: Manner,
     ) -> dict[str, _DomainAnswer]:
         """One pass per domain over all concepts its prompts need."""
         answers = {}
@@ -234,54 +238,43 @@ class Segmenter:
             ]
             if concepts:
                 unique = tuple(dict.fromkeys(concepts))
-                answers[domain.name] = self._segment(volume, domain, unique, progress, cancel)
+                answers[domain.name] = self._segment(volume, domain, unique, manner)
         return answers
 
     def _segment(
-        self,
-        volume: Volume,
-        domain: Domain,
-        concepts: tuple[str, ...],
-        progress: Progress | None,
-        cancel: Cancel | None,
+        self, volume: Volume, domain: Domain, concepts: tuple[str, ...], manner: Manner
     ) -> _DomainAnswer:
         """Probability of each concept on the domain's working grid."""
-        prepared = prepare(
-            volume,
-            Grid(domain.spacing_mm, domain.axes),
-            how=self.manifest.preparation,
-            window=domain.window,
-            device=self.device,
-        )
-        average = segment_as_published if self.averaging == "published" else segment_windows
-        prediction = average(
-            self.network,
-            prepared.data,
-            self._queries(concepts, volume.modality, domain),
-            window=domain.window,
-            body=prepared.body,
-            precision=self.precision,
-            progress=progress,
-            cancel=cancel,
-        )
-        x, y, z = shape = prepared.transform.shape
+        found = self._model.segment(volume, domain, concepts, manner)
         record = GridRecord(
             domain=domain.name,
             spacing_mm=domain.spacing_mm,
-            shape=shape,
+            shape=found.transform.shape,
             window=domain.window,
-            windows=prediction.windows,
-            windows_skipped=prediction.skipped,
+            windows=found.prediction.windows,
+            windows_skipped=found.prediction.skipped,
+            roi=found.account,
+            roi_box=found.corners,
         )
-        inside = replace(prediction, probability=prediction.probability[:, :x, :y, :z])
-        return _DomainAnswer(concepts, prepared.transform, inside, record)
+        return _DomainAnswer(concepts, found.transform, found.prediction, record)
 
-    def _queries(
-        self, concepts: Sequence[str], modality: Modality | None, domain: Domain
-    ) -> Tensor:
-        known = modality if modality in domain.modalities else domain.modalities[0]
-        entries = [self.tree[concept] for concept in concepts]
-        return build_queries(entries, self.encoder, modality=known).to(self.device)
+    @property
+    def _model(self) -> LoadedModel:
+        return LoadedModel(
+            self.network,
+            self.encoder,
+            self.manifest,
+            self.tree,
+            device=self.device,
+            precision=self.precision,
+            averaging=self.averaging,
+            scout=lambda: self._nano._model,
+        )
+
+    @cached_property
+    def _nano(self) -> Segmenter:
+        """The model that looks first where this one cannot work with larger voxels."""
+        return Segmenter.from_pretrained(device=str(self.device), precision=self.precision)
 
     def _result(
         self,
@@ -303,23 +296,22 @@ class Segmenter:
             return PromptResult(prompt, "unsupported", volume, resolution, reason=reason)
         answer = answers[domain.name]
         rows = [answer.concepts.index(concept) for concept in resolution.concepts]
-        united = self._united(
+        found, islands = self._united(
             resolution.concepts, answer, keep_islands=keep_islands, threshold=threshold
         )
         presence = float(answer.prediction.presence[rows].max())
         warnings = _modality_warning(volume.modality, domain)
         if presence < self.manifest.presence_threshold:
-            found = f"presence {presence:.2f} is below {self.manifest.presence_threshold:.2f}"
-        elif not bool((united.probability > 255 * threshold).any()):
-            found = f"no voxel reaches probability {threshold:g}"
+            absent = f"presence {presence:.2f} is below {self.manifest.presence_threshold:.2f}"
+        elif not bool((found.values > 255 * threshold).any()):
+            absent = f"no voxel reaches probability {threshold:g}"
         else:
-            prediction = Prediction(
-                united.probability, answer.transform, threshold, islands=united.islands
-            )
+            transform = answer.transform.cropped(found.box)
+            prediction = Prediction(found.values, transform, threshold, islands=islands)
             return PromptResult(
                 prompt, "ok", volume, resolution, presence, None, prediction, warnings
             )
-        reason = f"Not found in this scan: {found}."
+        reason = f"Not found in this scan: {absent}."
         return PromptResult(
             prompt, "not_found", volume, resolution, presence, reason, warnings=warnings
         )
@@ -331,19 +323,25 @@ class Segmenter:
         *,
         keep_islands: bool,
         threshold: float,
-    ) -> Cleaned:
+    ) -> tuple[BoxedProbability, int]:
         """Largest probability of the concepts at each voxel, and the islands left out of them."""
-        parts = []
+        parts, islands = [], 0
         for concept in concepts:
-            part = answer.prediction.probability[answer.concepts.index(concept)]
-            whole = keep_islands or self.tree[concept].kind in SCATTERED_KINDS
-            parts.append(Cleaned(part, 0) if whole else drop_islands(part, threshold=threshold))
-        probability = torch.stack([part.probability for part in parts]).amax(dim=0)
-        return Cleaned(probability, sum(part.islands for part in parts))
+            part = answer.prediction.probability.boxed(answer.concepts.index(concept))
+            if not keep_islands and self.tree[concept].kind not in SCATTERED_KINDS:
+                cleaned = drop_islands(part.values, threshold=threshold)
+                part = replace(part, values=cleaned.probability)
+                islands += cleaned.islands
+            parts.append(part)
+        return united(parts), islands
 
     def _run_record(
         self, answers: Mapping[str, _DomainAnswer], *, read_s: float, total_s: float
     ) -> RunRecord:
+        clock = StageClock()
+        clock.add({"read": read_s, "total": total_s})
+        for answer in answers.values():
+            clock.add(answer.prediction.timings_s)
         return RunRecord(
             model=ModelRecord(
                 name=self.manifest.name,
@@ -353,8 +351,8 @@ class Segmenter:
             device=str(self.device),
             precision=self.precision,
             grids=tuple(answer.record for answer in answers.values()),
-            timings_s={"read": round(read_s, 3), "total": round(total_s, 3)},
-            peak_memory_bytes=_peak_memory_bytes(),
+            timings_s={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
+            peak_memory_bytes=peak_memory_bytes(),
         )
 
 
@@ -373,18 +371,14 @@ def _checked_averaging(averaging: str, manifest: ModelManifest, precision: str) 
     return averaging
 
 
+def _checked_roi(roi: Roi) -> Roi:
+    if roi not in ("off", "auto"):
+        raise ModelError(f"the region is {roi!r}.", remedy="Use off or auto for roi.")
+    return roi
+
+
 def _modality_warning(modality: Modality | None, domain: Domain) -> tuple[str, ...]:
     if modality in domain.modalities:
         return ()
     trained = " and ".join(name.upper() for name in domain.modalities)
     return (f"The model learned this on {trained}; the scan is {str(modality).upper()}.",)
-
-
-def _peak_memory_bytes() -> int | None:
-    """Largest resident memory of this process so far, where the system tells."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

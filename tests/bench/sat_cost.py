@@ -15,11 +15,10 @@ import csv
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,12 +31,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.bench.measuring import peak_bytes, reset_peak
 from tests.sat.filled import canonical, case_queries, filled_state
 from tests.sat.reference import ReferenceSat, segment
 from textseg.imaging import Grid, read_volume
 from textseg.imaging.preparation import prepare
 from textseg.inference import segment_windows
-from textseg.network.model import PromptedSegmenter, channels_last
+from textseg.network.layers import channels_last, round_weights
+from textseg.network.model import PromptedSegmenter
 from textseg.zoo.checkpoint import Checkpoint
 from textseg.zoo.sat import convert
 
@@ -73,8 +74,8 @@ def crop_of(scan: Path) -> Tensor:
     return data[:, *(slice(a, a + c) for a, c in zip(starts, CROP, strict=True))].contiguous()
 
 
-def runner(side: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """What makes masks ``K X Y Z`` of a volume ``1 X Y Z`` and queries."""
+def runner(side: str) -> Callable[[Tensor, Tensor], Iterable[Tensor]]:
+    """What makes masks ``X Y Z``, one per query, of a volume ``1 X Y Z`` and queries."""
     state = filled_state("nano")
     if side == "reference":
         model = ReferenceSat(state, "nano")
@@ -86,10 +87,12 @@ def runner(side: str) -> Callable[[Tensor, Tensor], Tensor]:
     network.load_state_dict(weights, assign=True)
     network = channels_last(network.eval())
     precision = side.split()[1]
+    if precision == "bfloat16":
+        round_weights(network, torch.bfloat16)
 
-    def run(volume: Tensor, queries: Tensor) -> Tensor:
+    def run(volume: Tensor, queries: Tensor) -> Iterable[Tensor]:
         found = segment_windows(network, volume, queries, window=WINDOW, precision=precision)
-        return found.probability > 127
+        return (each > 127 for each in found.probability)
 
     return run
 
@@ -99,12 +102,13 @@ def measure(side: str, num_prompts: int, crop: Path, masks: Path) -> dict[str, A
     run, queries = runner(side), case_queries(num_prompts)
     volume = torch.from_numpy(np.load(crop))
     gc.collect()
+    reset_peak()
     loaded = psutil.Process().memory_info().rss
     started = time.perf_counter()
-    found = run(volume, queries)
+    found = np.stack([np.packbits(mask.numpy()) for mask in run(volume, queries)])
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    np.save(masks, np.packbits(found.numpy()))
+    peak = peak_bytes()
+    np.save(masks, found)
     with BytesMoved() as moved:
         run(volume[:, *(slice(0, n) for n in WINDOW)].contiguous(), queries)
     return {
@@ -115,11 +119,9 @@ def measure(side: str, num_prompts: int, crop: Path, masks: Path) -> dict[str, A
     }
 
 
-def agreement(masks: Path, reference: Path, num_prompts: int) -> float:
+def agreement(masks: Path, reference: Path) -> float:
     """Mean Dice of two files of masks."""
-    ours, theirs = (
-        np.unpackbits(np.load(path)).reshape(num_prompts, -1) for path in (masks, reference)
-    )
+    ours, theirs = (np.unpackbits(np.load(path), axis=1) for path in (masks, reference))
     both = 2.0 * (ours & theirs).sum(axis=1)
     return float((both / (ours.sum(axis=1) + theirs.sum(axis=1))).mean())
 
@@ -132,7 +134,7 @@ def rows(crop: Path, folder: Path) -> Iterator[dict[str, Any]]:
             command = [sys.executable, "-m", "tests.bench.sat_cost", str(crop)]
             command += ["--one", side, str(num_prompts), str(masks)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            dice = agreement(masks, folder / f"{SIDES[0]}.npy", num_prompts)
+            dice = agreement(masks, folder / f"{SIDES[0]}.npy")
             figures = json.loads(done.stdout.splitlines()[-1])
             yield {"side": side, "prompts": num_prompts, **figures, "dice": round(dice, 4)}
 

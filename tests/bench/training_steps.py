@@ -12,7 +12,8 @@ from monai.networks.nets import DynUNet, UNet
 from torch import Tensor, nn
 
 from tests.bench.phantom_scans import STRUCTURES
-from textseg.network.model import NetworkConfig, channels_last
+from textseg.network.layers import channels_last
+from textseg.network.model import NetworkConfig
 from textseg.network.queries import build_queries
 from textseg.training.encoders import named_encoder
 from textseg.training.sampling import Batch, DomainSampler

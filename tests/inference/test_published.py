@@ -79,13 +79,13 @@ def test_the_answer_is_the_average_in_steps_of_8_bits_and_its_surest_voxel():
     average = average_as_published(RampModel(), volume, queries, window=WINDOW)
     model = RampModel()
     found = segment_as_published(model, volume, queries, window=WINDOW)
-    assert found.probability.dtype == torch.uint8
+    assert found.probability.stacked().dtype == torch.uint8
     # half a step, and rounding of float32
-    assert float((found.probability / 255 - average).abs().max()) <= 0.5 / 255 + 1e-6
+    assert float((found.probability.stacked() / 255 - average).abs().max()) <= 0.5 / 255 + 1e-6
     assert torch.equal(found.presence, average.flatten(1).amax(1))
     assert (found.windows, found.skipped, found.precision) == (2 * 4 * 2, 0, "float32")
     assert model.num_encoded == found.windows
-    assert not found.probability.is_inference()
+    assert not found.probability.stacked().is_inference()
 
 
 def test_no_window_is_skipped_where_there_is_no_body():
@@ -95,7 +95,7 @@ def test_no_window_is_skipped_where_there_is_no_body():
         segment_as_published(RampModel(), volume, queries, window=WINDOW, body=body)
         for body in (None, nowhere)
     ]
-    assert torch.equal(asked[0].probability, asked[1].probability)
+    assert torch.equal(asked[0].probability.stacked(), asked[1].probability.stacked())
 
 
 @pytest.mark.parametrize(("at_once", "chunks"), [(1, [1] * 5), (2, [2, 2, 1]), (32, [5])])
@@ -105,12 +105,12 @@ def test_prompts_are_decoded_a_few_at_a_time_with_the_same_answer(at_once, chunk
     found = segment_as_published(model, volume, queries, window=WINDOW, prompts_per_pass=at_once)
     assert model.chunks == chunks
     together = segment_as_published(RampModel(), volume, queries, window=WINDOW)
-    assert torch.equal(found.probability, together.probability)
+    assert torch.equal(found.probability.stacked(), together.probability.stacked())
 
 
 def test_no_prompt_is_no_mask():
     found = segment_as_published(RampModel(), numbers(1, *WINDOW), torch.zeros(0, 2), window=WINDOW)
-    assert found.probability.shape == (0, *WINDOW)
+    assert found.probability.stacked().shape == (0, *WINDOW)
     assert found.presence.shape == (0,)
 
 
@@ -161,8 +161,8 @@ def test_totals_that_cannot_fit_are_refused_before_anything_is_taken():
 def test_the_estimate_counts_the_totals_of_the_whole_volume():
     volume = numbers(1, 11, 9, 7)
     found = segment_as_published(RampModel(), volume, numbers(5, 2), window=WINDOW)
-    assert found.memory.accumulators == 4 * (5 + 1) * 11 * 9 * 7
-    assert found.memory.output == found.probability.nbytes
+    assert found.memory.estimate.accumulators == 4 * (5 + 1) * 11 * 9 * 7
+    assert found.memory.estimate.output == found.probability.stacked().nbytes
 
 
 class GreedyModel(RampModel):

@@ -187,6 +187,6 @@ def test_half_the_precision_gives_nearly_the_same_masks(nano, averaged, padded):
 
 
 def overlaps(found, averaged):
-    cut = found.probability[..., : VOLUME.shape[-1]]
+    cut = found.probability.stacked()[..., : VOLUME.shape[-1]]
     pairs = zip(cut > 127, averaged > 0.5, strict=True)
     return [2 * int((a & b).sum()) / int(a.sum() + b.sum()) for a, b in pairs]

@@ -116,7 +116,7 @@ class StandIn(torch.nn.Module):
     def decode(self, features, queries):
         self.asked.append(queries.clone())
         logits = features.expand(-1, queries.shape[1], -1, -1, -1)
-        return Decoded(logits, logits.flatten(2).amax(-1))
+        return Decoded.of_logits(logits, logits.flatten(2).amax(-1))
 
 
 def bright(window):

@@ -10,7 +10,8 @@ from torch import nn
 
 from textseg.errors import ModelError
 from textseg.network.backbones import BackboneConfig
-from textseg.network.model import PromptedSegmenter, channels_last, mask_logits
+from textseg.network.layers import channels_last
+from textseg.network.model import PromptedSegmenter, mask_logits
 from textseg.training.adaptation import PARTS, AdaptationConfig, adapt, merged_state
 
 FUSIONS = pytest.mark.parametrize("fusion", ["late", "multiscale"])

@@ -33,7 +33,7 @@ class BandModel(torch.nn.Module):
 
     def decode(self, features, queries):
         logits = 20 - (features - queries[..., :1, None, None]).abs()
-        return Decoded(logits, logits.amax(dim=(2, 3, 4)))
+        return Decoded.of_logits(logits, logits.amax(dim=(2, 3, 4)))
 
 
 @pytest.fixture(scope="module", name="space_and_case")

@@ -20,13 +20,13 @@ from torch import Tensor
 from textseg.imaging import affine as affines
 from textseg.imaging.resample import apply_along, linear_weights, sample_affine
 from textseg.imaging.volume import Geometry, Volume
+from textseg.kernels.restore import Box, bounding_box, restore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Affine: TypeAlias = npt.NDArray[np.float64]
 Aligned: TypeAlias = Literal["centre", "first"]
-Box: TypeAlias = tuple[slice, slice, slice]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 _SLAB_VOXELS = 4_000_000
@@ -81,13 +81,19 @@ class GridTransform:
         return x, y, z
 
     def cropped(self, box: Box) -> GridTransform:
-        """The same correspondence for a part of the working grid."""
-        return replace(self, crop=box)
+        """The same correspondence for a part of what is segmented, in its voxels."""
+        if self.crop is None:
+            return replace(self, crop=box)
+        x, y, z = (
+            slice(whole.start + part.start, whole.start + part.stop)
+            for whole, part in zip(self.crop, box, strict=True)
+        )
+        return replace(self, crop=(x, y, z))
 
     def restore(self, probability: Tensor, *, threshold: float = 0.5) -> Mask:
         """The mask on the scan's own voxels, in the scan's own axis order.
 
-        Probabilities are interpolated linearly, then compared, slab by slab: no float volume of
+        Probabilities are interpolated linearly, then compared, plane by plane: no float volume of
         the scan's size exists.
 
         Args:
@@ -103,16 +109,8 @@ class GridTransform:
                 f"but the working grid is {self.shape}"
             )
         level = threshold if probability.is_floating_point() else threshold * 255.0
-        box = bounding_box(probability > level)
-        storage = np.zeros(self.source.shape[::-1], dtype=np.bool_)  # Z0 Y0 X0
-        mask: Mask = storage.transpose(2, 1, 0)
-        if box is None:
-            return mask
-        if self.sheared:
-            _restore_sheared(self, probability, level=level, box=box, out=mask)
-        else:
-            _restore_separable(self, probability, level=level, box=box, out=storage)
-        return mask
+        restored = _restore_sheared if self.sheared else _restore_separable
+        return restored(self, probability, level=level)
 
 
 def to_grid(
@@ -242,17 +240,20 @@ def _forward_weights(transform: GridTransform, target: int) -> Tensor | None:
     return weights.flip(1) if transform.flips[target] else weights
 
 
-def _backward_weights(transform: GridTransform, target: int) -> Tensor:
-    """Weights (scan, working) along one target axis: plain linear interpolation."""
+def _backward_places(transform: GridTransform, source: int) -> Tensor:
+    """Where the scan's voxels along one of its axes lie, in working voxels that are segmented.
+
+    Beyond the wall of the working grid its last voxels go on.
+    """
+    target = transform.permutation.index(source)
     num_source, num_target, ratio = _sizes(transform, target)
-    if _coincide(num_source, num_target, ratio):
-        weights = torch.eye(num_source)
-    else:
+    places = np.arange(num_source, dtype=np.float64)
+    if not _coincide(num_source, num_target, ratio):
         here, there = _anchors(transform, target)
-        weights = linear_weights(there + (np.arange(num_source) - here) / ratio, num_target)
+        places = np.clip(there + (places - here) / ratio, 0.0, num_target - 1.0)
     if transform.crop is not None:
-        weights = weights[:, transform.crop[target]]
-    return weights.flip(0) if transform.flips[target] else weights
+        places -= transform.crop[target].start
+    return torch.from_numpy(places[::-1].copy() if transform.flips[target] else places)
 
 
 def _anchors(transform: GridTransform, target: int) -> tuple[float, float]:
@@ -275,50 +276,15 @@ def _coincide(num_source: int, num_target: int, ratio: float) -> bool:
     return num_source == num_target and abs(ratio - 1.0) * num_source / 2.0 < _SAME_VOXEL
 
 
-def bounding_box(above: Tensor) -> Box | None:
-    """The smallest box that holds every True voxel; None if there is none."""
-    slices = []
-    for axis in range(3):
-        others = [other for other in range(3) if other != axis]
-        used = above.any(dim=others[1]).any(dim=others[0]).nonzero()
-        if used.numel() == 0:
-            return None
-        slices.append(slice(int(used[0]), int(used[-1]) + 1))
-    x, y, z = slices
-    return x, y, z
-
-
-def _restore_separable(
-    transform: GridTransform,
-    probability: Tensor,
-    *,
-    level: float,
-    box: Box,
-    out: Mask,
-) -> None:
-    """Write the mask into ``out`` (Z0 Y0 X0), slab by slab along Z0.
-
-    Interpolated values never exceed their neighbours, so scan voxels without a neighbour above
-    the level cannot be in the mask and are not visited.
-    """
-    weights: dict[int, Tensor] = {}
-    rows: dict[int, slice] = {}
-    for target, source in enumerate(transform.permutation):
-        backward = _backward_weights(transform, target)
-        touched = backward[:, box[target]].any(dim=1).nonzero()
-        rows[source] = slice(int(touched[0]), int(touched[-1]) + 1)
-        weights[source] = backward[rows[source]]
-    order = [transform.permutation.index(axis) for axis in (2, 1, 0)]
-    stored = probability.permute(order).contiguous()  # working grid as Z0 Y0 X0
-    plane = weights[0].shape[0] * weights[1].shape[0]
-    depth = max(1, _SLAB_VOXELS // plane)
-    first_plane = rows[2].start
-    for start in range(0, weights[2].shape[0], depth):
-        slab_weights = weights[2][start : start + depth]
-        slab = apply_along(stored, 0, slab_weights)
-        slab = apply_along(apply_along(slab, 1, weights[1]), 2, weights[0])
-        planes = slice(first_plane + start, first_plane + start + slab_weights.shape[0])
-        out[planes, rows[1], rows[0]] = (slab > level).cpu().numpy()
+def _restore_separable(transform: GridTransform, probability: Tensor, *, level: float) -> Mask:
+    """The mask where each scan axis runs along one of the working grid's."""
+    axes = (2, 1, 0)  # Z0 Y0 X0, as image files store voxels
+    z, y, x = (_backward_places(transform, axis) for axis in axes)
+    order = [transform.permutation.index(axis) for axis in axes]
+    bits = restore(probability.permute(order), places=(z, y, x), level=level)
+    count = transform.source.shape[0]
+    storage = np.unpackbits(bits.cpu().numpy(), axis=-1, count=count).view(np.bool_)
+    return storage.transpose(2, 1, 0)
 
 
 def _resample_sheared(data: Tensor, transform: GridTransform) -> Tensor:
@@ -355,20 +321,17 @@ def _resample_sheared(data: Tensor, transform: GridTransform) -> Tensor:
     )
 
 
-def _restore_sheared(
-    transform: GridTransform,
-    probability: Tensor,
-    *,
-    level: float,
-    box: Box,
-    out: Mask,
-) -> None:
-    """Write the mask into ``out`` (X0 Y0 Z0), slab by slab along Z0, through the full affine."""
+def _restore_sheared(transform: GridTransform, probability: Tensor, *, level: float) -> Mask:
+    """The mask through the full affine, slab by slab along Z0."""
+    out = np.zeros(transform.source.shape, dtype=np.bool_, order="F")
+    box = bounding_box(probability, level=level)
+    if box is None:
+        return out
     values = probability.to(torch.float32)
     if transform.crop is not None:
         cut, values = values, torch.zeros(transform.target.shape, device=values.device)
         values[transform.crop] = cut
-        box = bounding_box(values > level) or box
+        box = bounding_box(values, level=level) or box
     to_working = np.linalg.inv(transform.target.affine) @ transform.source.affine
     x, y, z = _reached(transform, box)
     depth = max(1, _SLAB_VOXELS // ((x.stop - x.start) * (y.stop - y.start)))
@@ -383,6 +346,7 @@ def _restore_sheared(
             fill=None,
         )
         out[x, y, planes] = (slab > level).cpu().numpy()
+    return out
 
 
 def _reached(transform: GridTransform, box: Box) -> Box:

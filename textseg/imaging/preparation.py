@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from textseg.errors import InputError
-from textseg.imaging.grid import Grid, GridTransform, bounding_box, to_grid
+from textseg.imaging.grid import Grid, GridTransform, to_grid
 from textseg.imaging.intensity import body_mask, normalise_intensity
 from textseg.imaging.volume import Modality, Volume
+from textseg.kernels.restore import bounding_box
 
 Preparation: TypeAlias = Literal["textseg", "sat"]
 

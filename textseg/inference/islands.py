@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from textseg.imaging.grid import bounding_box
+from textseg.kernels.restore import bounding_box
 
 ISLAND_SHARE = 0.1
 """A piece smaller than this part of the largest piece is an island."""

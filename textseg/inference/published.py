@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textseg.errors import Cancelled, ModelError
+from textseg.errors import Cancelled, ModelError, ResourceError
 from textseg.inference.memory import (
-    ACTIVATION_BYTES_PER_VOXEL,
+    ACTIVATIONS_PER_VOXEL,
     MemoryEstimate,
+    MemoryPlan,
+    free_memory,
     reporting_shortage,
-    require_memory,
 )
-from textseg.inference.sliding import WindowedPrediction, WindowModel
+from textseg.inference.probabilities import Probabilities
+from textseg.inference.sliding import WindowedPrediction
+from textseg.inference.window_model import WindowModel
 from textseg.inference.windows import plan_windows
 
 _PEAK = 10.0
@@ -62,9 +65,9 @@ def segment_as_published(
     if precision != "float32":
         raise ModelError("the published averaging is made of float32 numbers.")
     x, y, z = volume.shape[1:]
-    memory = _estimate((x, y, z), window, len(queries), prompts_per_pass)
-    require_memory(memory, device=volume.device)
-    with reporting_shortage(memory):
+    room = free_memory(volume.device)
+    plan = _plan((x, y, z), window, len(queries), prompts_per_pass, room=room)
+    with reporting_shortage(plan.estimate):
         probability = average_as_published(
             model,
             volume,
@@ -75,29 +78,40 @@ def segment_as_published(
             cancel=cancel,
         )
     return WindowedPrediction(
-        probability=(255 * probability).round().to(torch.uint8).cpu(),
+        probability=Probabilities.of((255 * probability).round().to(torch.uint8).cpu()),
         presence=probability.flatten(1).amax(1).cpu(),
         windows=len(plan_windows((x, y, z), window)),
         skipped=0,
         precision="float32",
         prompts_per_pass=prompts_per_pass,
-        memory=memory,
+        memory=plan,
     )
 
 
-def _estimate(
+def _plan(
     shape: tuple[int, int, int],
     window: tuple[int, int, int],
     num_prompts: int,
     prompts_per_pass: int,
-) -> MemoryEstimate:
-    """Bytes: totals and one weight of the whole volume, and what one window takes."""
-    return MemoryEstimate(
+    *,
+    room: int,
+) -> MemoryPlan:
+    """Totals and one weight of the whole volume, and what one window takes, if there is room."""
+    estimate = MemoryEstimate(
         accumulators=4 * (num_prompts + 1) * prod(shape),
         output=num_prompts * prod(shape),
+        output_before_last=0,
         logits=4 * min(prompts_per_pass, num_prompts) * prod(window),
-        activations=ACTIVATION_BYTES_PER_VOXEL * prod(window),
+        activations=4 * ACTIVATIONS_PER_VOXEL * prod(window),
     )
+    if estimate.working > room:
+        raise ResourceError(
+            f"The published averaging needs {estimate.working / 2**30:.1f} GiB for its totals, "
+            f"{room / 2**30:.1f} GiB are free.",
+            code="E501",
+            remedy="Segment fewer prompts at once, or use the default averaging.",
+        )
+    return MemoryPlan(num_prompts, prompts_per_pass, estimate)
 
 
 @torch.inference_mode()

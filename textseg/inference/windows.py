@@ -21,6 +21,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from textseg.errors import ModelError
+from textseg.kernels.restore import Box
 
 # Half a step of an 8-bit probability: below it a window cannot move a voxel by more than rounding.
 CORE_WEIGHT = 1 / 510
@@ -92,6 +93,7 @@ class WindowGrid:
     Attributes:
         shape: Voxels of the volume.
         window: Voxels of a window.
+        overlap: Part of a window shared with the next.
         starts: Per axis, the first voxel of each window.
         weights: Per axis, ``axis_weights`` of those starts.
         slab_axis: The axis along which windows are streamed.
@@ -99,6 +101,7 @@ class WindowGrid:
 
     shape: tuple[int, int, int]
     window: tuple[int, int, int]
+    overlap: float
     starts: tuple[tuple[int, ...], ...]
     weights: tuple[npt.NDArray[np.float64], ...]
     slab_axis: int
@@ -117,7 +120,7 @@ class WindowGrid:
         weights = tuple(
             axis_weights(n, w, starts=s) for (n, w), s in zip(sizes, starts, strict=True)
         )
-        return cls(shape, window, starts, weights, longest_axis(shape))
+        return cls(shape, window, overlap, starts, weights, longest_axis(shape))
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -156,6 +159,35 @@ def occupied_windows(grid: WindowGrid, body: Tensor | None) -> npt.NDArray[np.bo
         box = tuple(slice(*grid.core(axis, number)) for axis, number in enumerate(index))
         occupied[index] = bool(body[box].any())
     return occupied
+
+
+def touching_windows(grid: WindowGrid, region: Box) -> npt.NDArray[np.bool_]:
+    """Which windows, by their number on each axis, have some of the region in their core.
+
+    Every other window has a weight below ``CORE_WEIGHT`` at each voxel of the region.
+    """
+    x, y, z = (
+        np.array([a < part.stop and part.start < b for a, b in _cores(grid, axis)])
+        for axis, part in enumerate(region)
+    )
+    touching: npt.NDArray[np.bool_] = x[:, None, None] & y[:, None] & z
+    return touching
+
+
+def settled_box(grid: WindowGrid, region: Box) -> Box:
+    """The largest box around the region that the same windows touch."""
+    spans = []
+    for axis, part in enumerate(region):
+        cores = _cores(grid, axis)
+        below = [last for _, last in cores if last <= part.start]
+        above = [first for first, _ in cores if first >= part.stop]
+        spans.append(slice(max(below, default=0), min(above, default=grid.shape[axis])))
+    x, y, z = spans
+    return x, y, z
+
+
+def _cores(grid: WindowGrid, axis: int) -> list[tuple[int, int]]:
+    return [grid.core(axis, number) for number in range(grid.counts[axis])]
 
 
 def _inside(start: int, window: int, length: int) -> tuple[int, int]:

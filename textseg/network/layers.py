@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
+from textseg.kernels import instance_norm_act
+
 NormName = Literal["group", "instance"]
-
-
-_ROWS_IN_CACHE = 8192
 
 
 class InstanceNorm(nn.InstanceNorm3d):
@@ -28,22 +26,7 @@ class InstanceNorm(nn.InstanceNorm3d):
         if torch.is_grad_enabled() or x.device.type != "cpu" or not last:
             normalised: Tensor = super().forward(x)
             return normalised
-        for rows in rearrange(x, "b c x y z -> b (x y z) c"):
-            self._normalise(rows)
-        return x
-
-    def _normalise(self, rows: Tensor) -> None:
-        """Normalises voxels by channels, in float32 and in blocks that stay in the cache."""
-        blocks = torch.split(rows, _ROWS_IN_CACHE)
-        total = torch.zeros(2, rows.shape[1], dtype=torch.float64)
-        for block in blocks:
-            values = block.float()
-            total += torch.stack([values.sum(0), (values * values).sum(0)])
-        mean, square = total / len(rows)
-        scale = self.weight * (square - mean**2 + self.eps).rsqrt().float()
-        shift = self.bias - mean.float() * scale
-        for block in blocks:
-            block.copy_(block.float().mul_(scale).add_(shift))
+        return instance_norm_act(x, self.weight, self.bias, eps=self.eps, slope=1.0, out=x)
 
 
 def make_norm(name: NormName, channels: int) -> nn.Module:
@@ -85,6 +68,41 @@ class ResidualBlock(nn.Module):
         """Features at the stride of the block."""
         out: Tensor = self.activation(self.second(self.first(x)) + self.identity(x))
         return out
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def channels_last(network: _Module) -> _Module:
+    """The network with 3-D weights laid out for fast convolutions; in place."""
+    for parameter in network.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return network
+
+
+def round_weights(network: _Module, dtype: torch.dtype) -> _Module:
+    """The network with weights of convolutions and linear layers in another type; in place.
+
+    Autocast would round the same weights for every window; in half precision they take half the
+    memory.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
+            module.to(dtype)
+    return network
+
+
+def channels_last_strides(x: Tensor) -> Tensor:
+    """A map of one channel with strides that say so; others as they are.
+
+    Memory with one channel is both contiguous and channels last. PyTorch takes it for the former
+    and answers in that layout, which makes what follows copy.
+    """
+    if x.shape[1] != 1 or not x.is_contiguous():
+        return x
+    _, _, y, z = x.shape[1:]
+    return x.as_strided(x.shape, (x.stride(0), 1, y * z, z, 1))
 
 
 class Perceptron(nn.Sequential):

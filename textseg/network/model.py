@@ -13,6 +13,7 @@ prompt-dependent maps to every decoder stage, which costs one decoder pass per p
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Literal, NamedTuple
 
 import torch
@@ -27,6 +28,8 @@ from textseg.network.backbones import BackboneConfig, make_backbone
 from textseg.network.layers import NormName, Perceptron
 from textseg.network.pixel_decoder import Block, PixelDecoder
 from textseg.network.query_decoder import QueryDecoder, TokenPool
+
+_ROWS = 16384  # a block of logits stays in the processor's cache
 
 
 class NetworkConfig(BaseModel):
@@ -129,10 +132,29 @@ class Features:
 
 
 class Decoded(NamedTuple):
-    """Mask logits ``B K X Y Z`` and presence logits ``B K``."""
+    """What the network says about prompts: a mask is a map seen along its mask vector.
 
-    logits: Tensor
+    Attributes:
+        features: Map at full resolution ``B C X Y Z``.
+        vectors: Weights and, last, bias of each prompt's mask, ``B K C+1``.
+        presence: Presence logits ``B K``.
+    """
+
+    features: Tensor
+    vectors: Tensor
     presence: Tensor
+
+    @property
+    def logits(self) -> Tensor:
+        """Mask logits ``B K X Y Z``."""
+        return mask_logits(self.features, self.vectors)
+
+    @classmethod
+    def of_logits(cls, logits: Tensor, presence: Tensor) -> Decoded:
+        """Masks ``B K X Y Z`` that no map is shared by: each is a map of its own."""
+        own = torch.eye(logits.shape[1], device=logits.device)
+        vectors = functional.pad(own, (0, 1)).expand(len(logits), -1, -1)
+        return cls(logits, vectors, presence)
 
 
 class PromptedSegmenter(nn.Module):
@@ -233,6 +255,20 @@ class PromptedSegmenter(nn.Module):
         self.query_mean.zero_()
         self.query_whitening.copy_(fitted.solution)
 
+    @property
+    def activations_per_voxel(self) -> int:
+        """Numbers held at once for each voxel of a window, at most, when it is encoded."""
+        strides = [int(stride) ** 3 for stride in self.backbone.strides]
+        kept = [*zip(self.backbone.channels, strides, strict=True)]
+        kept += zip(self.pixel_decoder.channels[1:], strides[1:], strict=False)
+        steered = self.prompts_per_pass if self.config.fusion == "multiscale" else 0
+        return ceil(sum(int(c) / s for c, s in kept) + self.pixel_decoder.held) + steered
+
+    @property
+    def prompts_per_pass(self) -> int:
+        """Prompts to decode at once: many where they share one map, few where each has its own."""
+        return 128 if self.config.fusion == "late" else 8
+
     def encode(self, volume: Tensor) -> Features:
         """Features of a volume ``B C X Y Z`` whose sides are multiples of ``granularity``."""
         features = self.encode_coarse(volume)
@@ -276,13 +312,19 @@ class PromptedSegmenter(nn.Module):
 
         Masks do not learn from presence, so a wrong presence cannot spoil them.
         """
-        said: Tensor = self.presence_head(refined[..., : self.config.embedding])
         with torch.no_grad():
-            if self.config.fusion == "late":
-                logits = mask_logits(features.decoded[0], self.mask_vectors(refined, level=1))
+            if self.config.fusion == "multiscale":
+                surest = self.masks(features, refined).flatten(2).amax(-1).float()
+            elif self.config.presence_head:
+                surest = largest_logits(features.decoded[0], self.mask_vectors(refined, level=1))
             else:
-                logits = self.masks(features, refined)
-            surest = logits.flatten(2).amax(-1).float()
+                surest = largest_logits(_finest(features), self.mask_vectors(refined))
+        return self._judged(refined, surest)
+
+    def _judged(self, refined: Tensor, surest: Tensor) -> Tensor:
+        if not self.config.presence_head:
+            return surest
+        said: Tensor = self.presence_head(refined[..., : self.config.embedding])
         return said.squeeze(-1).float() + self.evidence * surest
 
     def mask_vectors(self, refined: Tensor, level: int = 0) -> Tensor:
@@ -300,18 +342,20 @@ class PromptedSegmenter(nn.Module):
         return vectors
 
     def decode(self, features: Features, queries: Tensor) -> Decoded:
-        """Logits of every prompt at full resolution, and its presence logit."""
+        """Masks of every prompt at full resolution, and its presence logit."""
         refined = self.refine(features, queries)
-        logits = self.masks(features, refined)
-        if self.config.presence_head:
-            return Decoded(logits, self.presence(features, refined))
-        return Decoded(logits, logits.flatten(2).amax(-1).float())
+        if self.config.fusion == "multiscale":
+            logits = self.masks(features, refined)
+            surest = logits.detach().flatten(2).amax(-1).float()
+            return Decoded.of_logits(logits, self._judged(refined, surest))
+        presence = self.presence(features, refined)
+        return Decoded(_finest(features), self.mask_vectors(refined), presence)
 
     def masks(self, features: Features, refined: Tensor) -> Tensor:
         """Mask logits ``B K X Y Z`` of refined queries at full resolution."""
         vectors = self.mask_vectors(refined)
-        if features.finest is not None:
-            return mask_logits(features.finest, vectors)
+        if self.config.fusion == "late":
+            return mask_logits(_finest(features), vectors)
         steered = [
             mask_logits(self._steered_map(features, refined[:, k]), vectors[:, k : k + 1])
             for k in range(refined.shape[1])
@@ -330,6 +374,12 @@ class PromptedSegmenter(nn.Module):
         return self.pixel_decoder.finest(decoded[0], features.maps[0])
 
 
+def _finest(features: Features) -> Tensor:
+    """The map at full resolution, which ``encode`` leaves and ``encode_coarse`` does not."""
+    assert features.finest is not None
+    return features.finest
+
+
 def mask_logits(features: Tensor, vectors: Tensor) -> Tensor:
     """Dot product of a map ``B C X Y Z`` with mask vectors ``B K C+1``, ``B K X Y Z``."""
     vectors = vectors.to(features.dtype)
@@ -339,9 +389,11 @@ def mask_logits(features: Tensor, vectors: Tensor) -> Tensor:
     return logits.mT.reshape(*vectors.shape[:2], *features.shape[2:])
 
 
-def channels_last(network: PromptedSegmenter) -> PromptedSegmenter:
-    """The network with 3-D weights laid out for fast convolutions; in place."""
-    for parameter in network.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-    return network
+def largest_logits(features: Tensor, vectors: Tensor) -> Tensor:
+    """The largest of ``mask_logits`` over space, float32 ``B K``, without holding them all."""
+    vectors = vectors.to(features.dtype)
+    largest = [
+        torch.stack([(each[:, :-1] @ block.T).amax(-1) for block in torch.split(rows, _ROWS)])
+        for each, rows in zip(vectors, rearrange(features, "b c x y z -> b (x y z) c"), strict=True)
+    ]
+    return torch.stack(largest).amax(1).float() + vectors[..., -1].float()

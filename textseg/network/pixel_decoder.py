@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from textseg.network.layers import ConvBlock, NormName
+from textseg.network.layers import ConvBlock, NormName, channels_last_strides
 
 Block: TypeAlias = tuple[slice, slice, slice]
 """Part of a volume, with both ends given."""
@@ -25,12 +25,14 @@ class UpStage(nn.Module):
         super().__init__()
         self.up = nn.ConvTranspose3d(coarse, skip, 2, stride=2)
         widths = [2 * skip + extra] + [outputs] * blocks
+        self.held = widths[0] + 2 * outputs
+        """Channels that exist at once: what is joined, and a convolution's input and output."""
         self.blocks = nn.Sequential(*(ConvBlock(a, b, norm=norm) for a, b in pairwise(widths)))
 
     def forward(self, coarse: Tensor, skip: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map at the skip's resolution; ``extra`` maps join before the convolutions."""
-        parts = [self.up(coarse), skip] + ([extra] if extra is not None else [])
-        out: Tensor = self.blocks(torch.cat(parts, dim=1))
+        steering = [extra] if extra is not None else []
+        out: Tensor = self.blocks(torch.cat([self.up(coarse), skip, *steering], dim=1))
         return out
 
 
@@ -50,12 +52,15 @@ class LightUpStage(nn.Module):
         self.up = nn.ConvTranspose3d(coarse, inner, 2, stride=2)
         self.skip = nn.Conv3d(skip, inner, 3, padding=1, bias=False)
         self.mix = nn.Conv3d(inner, outputs, 3, padding=1)
+        self.held = inner + outputs
+        """Channels that exist at once: the input and the output of the last convolution."""
 
     def forward(self, coarse: Tensor, skip: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map at the skip's resolution; the cheap stage takes no ``extra`` maps."""
         del extra
-        joined = functional.leaky_relu(self.up(coarse) + self.skip(skip), 0.01)
-        return functional.leaky_relu(self.mix(joined), 0.01)
+        # in place: a map at full resolution takes longer to allocate than to change
+        joined = self.up(coarse).add_(self.skip(channels_last_strides(skip)))
+        return functional.leaky_relu_(self.mix(functional.leaky_relu_(joined, 0.01)), 0.01)
 
 
 class PixelDecoder(nn.Module):
@@ -88,7 +93,7 @@ class PixelDecoder(nn.Module):
         for level in reversed(range(len(channels) - 1)):
             coarse = channels[-1] if level == len(channels) - 2 else outputs[level + 1]
             if light and level == 0:
-                stage: nn.Module = LightUpStage(coarse, channels[0], outputs[0])
+                stage: UpStage | LightUpStage = LightUpStage(coarse, channels[0], outputs[0])
             else:
                 stage = UpStage(
                     coarse,
@@ -99,6 +104,8 @@ class PixelDecoder(nn.Module):
                     norm=norm,
                 )
             self.stages.append(stage)
+            self.held = stage.held
+            """Channels at full resolution that exist at once while the finest map is made."""
 
     def forward(
         self, maps: Sequence[Tensor], extras: Sequence[Tensor | None] | None = None

@@ -90,7 +90,18 @@ class InputRecord(_Record):
 
 
 class GridRecord(_Record):
-    """One pass of the model over the scan at one spacing."""
+    """One pass of the model over the scan at one spacing.
+
+    Attributes:
+        domain: Of the model.
+        spacing_mm: Voxel size of the working grid.
+        shape: Its voxels.
+        window: Voxels of a window.
+        windows: How many cover it.
+        windows_skipped: How many of them were not run: nothing is in them, or beyond the region.
+        roi: Where a region was asked for, ``auto: `` and the windows it took, or ``off: `` and why.
+        roi_box: First and past-last voxel of the region along each axis; outside nothing is found.
+    """
 
     domain: str
     spacing_mm: tuple[float, float, float]
@@ -98,6 +109,8 @@ class GridRecord(_Record):
     window: tuple[int, int, int]
     windows: int
     windows_skipped: int
+    roi: str | None = None
+    roi_box: tuple[tuple[int, int], ...] | None = None
 
 
 class RunRecord(_Record):

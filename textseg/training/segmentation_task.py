@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from textseg.errors import ModelError
+from textseg.network.layers import channels_last
 from textseg.network.model import (
     Features,
     NetworkConfig,
     PromptedSegmenter,
-    channels_last,
     mask_logits,
 )
 from textseg.network.pixel_decoder import Block
