@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from textseg.cli.jobs import Question
 from textseg.cli.scans import plan_jobs
 from textseg.errors import InputError
 from textseg.outputs.manifest import is_complete, read_manifest
 
+LIVER = Question(("liver",))
 DICOM_HEAD = b"\0" * 128 + b"DICM"
 
 
@@ -23,7 +25,7 @@ def touch(root: Path, *names: str, content: bytes = b"x") -> None:
 
 def places(root: Path) -> dict[str, str]:
     """Scan -> folder of its results, both relative."""
-    planned = plan_jobs(root, root.parent / "out")
+    planned = plan_jobs(root, root.parent / "out", LIVER)
     assert planned.is_batch
     return {
         str(job.scan.relative_to(root)): str(job.out.relative_to(root.parent / "out"))
@@ -40,14 +42,14 @@ def root(tmp_path):
 
 def test_a_file_is_one_scan(root):
     touch(root, "a.nii.gz")
-    planned = plan_jobs(root / "a.nii.gz", None)
+    planned = plan_jobs(root / "a.nii.gz", None, LIVER)
     assert not planned.is_batch
     assert planned.jobs[0].out == root / "a_textseg"
 
 
 def test_a_folder_of_dicom_files_is_one_scan_with_its_subfolders(root):
     touch(root, "1", "2", "more/3", content=DICOM_HEAD)
-    planned = plan_jobs(root, None)
+    planned = plan_jobs(root, None, LIVER)
     assert not planned.is_batch
     assert (planned.jobs[0].scan, planned.jobs[0].out) == (root, root.with_name("scans_textseg"))
 
@@ -91,7 +93,7 @@ def test_results_of_earlier_runs_are_no_scans(root, predict, write_scan):
 
 def test_an_unfinished_result_folder_is_not_searched(root):
     touch(root, "a.nii.gz", "a_textseg/liver.nii.gz", "out/b/liver.nii.gz")
-    planned = plan_jobs(root, root / "out")
+    planned = plan_jobs(root, root / "out", LIVER)
     assert [job.scan.name for job in planned.jobs] == ["a.nii.gz"]
 
 
@@ -109,13 +111,13 @@ def test_a_folder_of_scans_may_be_called_like_a_result(tmp_path):
 
 def test_a_folder_without_scans_is_left_to_the_reader(root):
     touch(root, "notes.txt")
-    planned = plan_jobs(root, None)
+    planned = plan_jobs(root, None, LIVER)
     assert (planned.is_batch, planned.jobs[0].scan) == (False, root)
 
 
 def test_a_source_that_is_missing_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="E301"):
-        plan_jobs(tmp_path / "absent", None)
+        plan_jobs(tmp_path / "absent", None, LIVER)
 
 
 @pytest.fixture
@@ -165,7 +167,7 @@ def test_one_result_in_the_way_stops_a_batch_before_the_work(
     predict, three_scans, tmp_path, monkeypatch
 ):
     touch(tmp_path / "out", "sub/c/textseg.json")
-    monkeypatch.setattr("textseg.cli.batch._load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("textseg.cli.answering._load", lambda *_: pytest.fail("loaded"))
     said = predict(three_scans, "liver", "-o", tmp_path / "out")
     assert said.code == 5
     assert said.err.startswith("error[E504 output-exists] ")
@@ -185,7 +187,7 @@ def test_a_bug_in_one_scan_does_not_stop_the_night(predict, three_scans, tmp_pat
     whole = Segmenter.__call__
 
     def fail_on_first(self, scan, *arguments, **options):
-        if scan.name == "a.nii.gz":
+        if scan.source.path.name == "a.nii.gz":
             raise ZeroDivisionError("by chance")
         return whole(self, scan, *arguments, **options)
 

@@ -238,7 +238,7 @@ def test_results_that_exist_are_refused_before_the_work(predict, scan, tmp_path,
     out = tmp_path / "out"
     predict(scan, "liver", "-o", out)
     before = contents(out)
-    monkeypatch.setattr("textseg.cli.batch._load", unwanted)
+    monkeypatch.setattr("textseg.cli.answering._load", unwanted)
     said = predict(scan, "liver", "-o", out)
     assert_one_error(said, exit_code=5, code="E504")
     assert "--overwrite" in said.err
@@ -247,7 +247,7 @@ def test_results_that_exist_are_refused_before_the_work(predict, scan, tmp_path,
 
 def test_a_place_that_is_no_folder_is_refused_before_the_work(predict, scan, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr("textseg.cli.batch._load", unwanted)
+    monkeypatch.setattr("textseg.cli.answering._load", unwanted)
     said = predict(scan, "liver", "-o", tmp_path / "file" / "out")
     assert_one_error(said, exit_code=5, code="E503")
 
@@ -291,7 +291,7 @@ def test_resume_keeps_a_complete_answer_untouched(predict, scan, tmp_path, monke
     out = tmp_path / "out"
     predict(scan, *PROMPTS, "-o", out)
     before = contents(out)
-    monkeypatch.setattr("textseg.cli.batch._load", unwanted)
+    monkeypatch.setattr("textseg.cli.answering._load", unwanted)
     said = predict(scan, *PROMPTS, "-o", out, "--resume", "--json")
     assert said.code == 0
     assert said.err.startswith("kept patient.nii.gz")
@@ -301,7 +301,13 @@ def test_resume_keeps_a_complete_answer_untouched(predict, scan, tmp_path, monke
 
 @pytest.mark.parametrize(
     "more",
-    [["--threshold", "0.4"], ["-f", "nifti", "-f", "nrrd"], ["--preview"], ["right kidney"]],
+    [
+        ["--threshold", "0.4"],
+        ["--roi", "auto"],
+        ["-f", "nifti", "-f", "nrrd"],
+        ["--preview"],
+        ["right kidney"],
+    ],
     ids=" ".join,
 )
 def test_resume_redoes_an_answer_to_another_question(predict, scan, tmp_path, more):

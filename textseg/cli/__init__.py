@@ -1,7 +1,8 @@
 """The ``textseg`` command: one module per verb; torch is imported inside a verb, never before.
 
 ``predict`` makes masks and ``evaluate`` scores them; ``resolve``, ``concepts`` and ``models`` say
-what can be asked for; ``fit``, ``pretrain``, ``export`` and ``card`` train and describe models.
+what can be asked for; ``fit``, ``pretrain``, ``export`` and ``card`` train and describe models;
+``bench`` measures.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated
 import typer
 
 from textseg import __version__
-from textseg.cli import concepts, data, evaluate, models, predict, resolve, train
+from textseg.cli import bench, concepts, data, evaluate, models, predict, resolve, train
 from textseg.cli.terminal import UsageError, say
 from textseg.errors import ResourceError, TextsegError
 
@@ -55,6 +56,7 @@ app.command("pretrain", context_settings=_AFTER_STAGE)(train.pretrain)
 app.command("export")(train.export)
 app.command("card")(train.card)
 app.command("text-benchmark")(train.text_benchmark)
+app.command("bench")(bench.bench)
 
 
 def _print_version(wanted: bool) -> None:

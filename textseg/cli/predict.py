@@ -1,9 +1,9 @@
-"""``textseg predict``: masks for prompts on one scan, or on a folder of scans."""
+"""``textseg predict``: masks for prompts on one scan, a folder of scans, or a list of jobs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,11 +15,19 @@ from textseg.cli.terminal import (
     stopping_on_signals,
 )
 
+if TYPE_CHECKING:
+    from textseg.cli.jobs import Jobs, Question
+
 
 def predict(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A scan, a DICOM folder, or a folder of scans.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="A scan, a DICOM folder, or a folder of scans; with --jobs none is given.",
+            show_default=False,
+        ),
+    ] = None,
     prompts: Annotated[
         list[str] | None,
         typer.Argument(metavar="PROMPT", help="What to segment, each a phrase in quotes."),
@@ -36,6 +44,14 @@ def predict(
     ] = None,
     prompts_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="More prompts, one per line.")
+    ] = None,
+    jobs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Scans to segment, one JSON object per line, such as "
+            '{"scan": "a.nii.gz", "prompts": ["liver"]}.',
+        ),
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name or folder.")] = "nano",
     device: Annotated[
@@ -67,6 +83,10 @@ def predict(
     series: Annotated[
         str | None, typer.Option(metavar="UID", help="Series of a DICOM folder that holds several.")
     ] = None,
+    roi: Annotated[
+        Literal["off", "auto"],
+        typer.Option(help="auto looks first where the prompts are, and segments only there."),
+    ] = "off",
     formats: Annotated[
         list[str] | None,
         typer.Option("--format", "-f", help="nifti (default), nii, nrrd or mha; repeatable."),
@@ -91,6 +111,29 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there.")
     ] = False,
+    on_error: Annotated[
+        Literal["continue", "stop"],
+        typer.Option(help="What a scan that fails means for those after it."),
+    ] = "continue",
+    num_parts: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Parts to split the scans into.")
+    ] = 1,
+    part_id: Annotated[
+        int, typer.Option(min=0, metavar="I", help="Which of the parts to segment, from 0.")
+    ] = 0,
+    runner: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Where to work: here, or on a Ray cluster, a worker per device."),
+    ] = "local",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processor threads, of each worker on a cluster.",
+            show_default="as many as there are cores",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
     verbose: Annotated[
@@ -102,55 +145,86 @@ def predict(
 
     Each prompt becomes a mask file on the scan's own voxel grid. A structure that is not in the
     scan, or that the model never learned, is an answer and a warning, not an error. The model is
-    loaded once for a folder of scans, and a scan that cannot be read is reported and skipped.
+    loaded once for a folder of scans or a list of jobs, and a scan that cannot be read is reported
+    and skipped.
     """
     with stopping_on_signals(), logging_to_stderr(verbose=verbose, debug=debug):
         from textseg.cli import batch, report
+        from textseg.cli.answering import Delivery, Setup
+        from textseg.cli.jobs import Question, distinct, share_of
         from textseg.cli.resolve import read_prompts
-        from textseg.cli.scans import plan_jobs
 
-        listed = read_prompts(prompts_file) if prompts_file else []
-        question = batch.Question(
-            prompts=batch.distinct([*(prompts or []), *listed]),
+        words = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
+        if jobs is not None and source is not None:
+            # the jobs say which scans, so that the first word is a prompt as well
+            words.insert(0, source)
+        question = Question(
+            prompts=distinct(words),
             modality=modality,
             threshold=threshold,
             keep_islands=keep_islands,
             volume_index=volume,
             series=series,
+            roi=roi,
             strict=strict_prompts,
         )
         chosen = tuple(formats or ["nifti"])
-        _check_usage(question.prompts, chosen, out)
-        if out is not None and source.is_dir() and out.absolute() == source.absolute():
-            # masks among the scans would be taken for scans by the next run
-            raise UsageError("results need a folder of their own; give another -o.")
-        jobs = plan_jobs(source, out)
-        if jobs.is_batch and _is_file_name(out):
-            raise UsageError(f"{source} holds several scans; give a folder as -o.")
-        delivery = batch.Delivery(
-            formats=chosen,
-            stats=stats if stats is not None else not _is_file_name(out),
-            preview=preview,
-            resume=resume,
-            overwrite=overwrite,
+        _check_formats(chosen)
+        _check_share(num_parts, part_id)
+        planned = _listed(jobs, out, question) if jobs else _found(source, out, question)
+        talk = report.Talk(as_json, quiet, debug, is_batch=planned.is_batch or runner == "ray")
+        delivery = Delivery(chosen, stats, preview, resume, overwrite, measure=talk.has_table)
+        code = batch.run(
+            share_of(planned.jobs, num_parts=num_parts, part_id=part_id),
+            delivery,
+            setup=Setup(model, device, precision, averaging, threads),
+            runner=runner,
+            stops_on_error=on_error == "stop",
+            talk=talk,
         )
-        setup = batch.Setup(model, device, precision, averaging)
-        talk = report.Talk(as_json, quiet, debug, is_batch=jobs.is_batch)
-        code = batch.run(jobs.jobs, question, delivery, setup=setup, talk=talk)
     raise typer.Exit(code)
 
 
-def _check_usage(prompts: tuple[str, ...], formats: tuple[str, ...], out: Path | None) -> None:
-    """Usage errors that need no look at the disk."""
+def _listed(jobs: Path, out: Path | None, question: Question) -> Jobs:
+    """The jobs of a file."""
+    from textseg.cli.job_file import read_jobs
+
+    if _is_file_name(out):
+        raise UsageError(f"{jobs} holds jobs; give a folder as -o.")
+    return read_jobs(jobs, out, question)
+
+
+def _found(name: str | None, out: Path | None, question: Question) -> Jobs:
+    """The scan, or the scans of the folder, of that name."""
+    from textseg.cli.scans import plan_jobs
+
+    if name is None:
+        raise UsageError("Give an INPUT, or --jobs.")
+    if not question.prompts:
+        raise UsageError("Give at least one PROMPT, or --prompts-file.")
+    if _is_file_name(out) and len(question.prompts) > 1:
+        raise UsageError(f"one file cannot hold {len(question.prompts)} prompts; give -o a folder.")
+    source = Path(name)
+    if out is not None and source.is_dir() and out.absolute() == source.absolute():
+        # masks among the scans would be taken for scans by the next run
+        raise UsageError("results need a folder of their own; give another -o.")
+    planned = plan_jobs(source, out, question)
+    if planned.is_batch and _is_file_name(out):
+        raise UsageError(f"{source} holds several scans; give a folder as -o.")
+    return planned
+
+
+def _check_formats(formats: tuple[str, ...]) -> None:
     from textseg.outputs.formats import FORMATS
 
-    if not prompts:
-        raise UsageError("Give at least one PROMPT, or --prompts-file.")
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UsageError(f"--format {unknown[0]!r} is none of {', '.join(FORMATS)}.")
-    if _is_file_name(out) and len(prompts) > 1:
-        raise UsageError(f"one file cannot hold {len(prompts)} prompts; give -o a folder.")
+
+
+def _check_share(num_parts: int, part_id: int) -> None:
+    if part_id >= num_parts:
+        raise UsageError(f"--part-id {part_id} is none of {num_parts} parts, which count from 0.")
 
 
 def _is_file_name(out: Path | None) -> bool:

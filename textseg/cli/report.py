@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 from textseg.cli.terminal import cells, make_table, print_json, print_rich, say, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from textseg.outputs.manifest import Manifest, PromptRecord
-    from textseg.outputs.segmentation import Segmentation
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,11 @@ class Talk:
     quiet: bool
     debug: bool
     is_batch: bool = False
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the answers are shown as tables."""
+        return not (self.as_json or self.quiet)
 
 
 class Explained(Protocol):
@@ -60,7 +64,7 @@ def point_to_names(answers: Iterable[Explained]) -> None:
 
 def answered(
     manifest: Manifest,
-    segmentation: Segmentation,
+    volumes_ml: Mapping[str, float | None],
     *,
     name: str,
     place: Path,
@@ -71,13 +75,12 @@ def answered(
     if talk.as_json:
         _print_manifest(manifest, talk)
         return
-    if talk.quiet:
+    if not talk.has_table:
         return
     columns = ("prompt", "status", "ml", "presence", "file")
     table = make_table(*columns, numbers=("ml", "presence"))
-    for record, result in zip(manifest.prompts, segmentation.values(), strict=True):
+    for record, volume in zip(manifest.prompts, volumes_ml.values(), strict=True):
         presence = "-" if record.presence is None else f"{record.presence:.2f}"
-        volume = result.statistics["volume_ml"] if record.status in {"ok", "not_found"} else None
         shown = "-" if volume is None else f"{volume:.2f}"
         note = record.file or _hints(record.suggestions[:2]) or "-"
         table.add_row(*cells(record.prompt, record.status, shown, presence, note))

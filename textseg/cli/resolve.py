@@ -31,7 +31,12 @@ _EMBEDDED = "nano"
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The lines of a prompts file without those that are blank.
+    """The lines of a prompts file without those that are blank; errors as in ``read_lines``."""
+    return [line for _, line in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, each with its number from 1.
 
     Raises:
         InputError: It is missing or no UTF-8 text.
@@ -48,9 +53,9 @@ def read_prompts(path: Path) -> list[str]:
             f"is not UTF-8 text (byte {error.start}).",
             code="E303",
             path=path,
-            remedy="Write one prompt per line.",
+            remedy="Save it as UTF-8.",
         ) from error
-    return [line.strip() for line in lines if line.strip()]
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def resolve(

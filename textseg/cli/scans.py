@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from textseg.cli.jobs import Job, Jobs, Question
 from textseg.errors import InputError, ResourceError
 from textseg.imaging import gate
 from textseg.imaging.readers import dicom
@@ -16,31 +16,8 @@ _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh"
 _RESULT_ENDING = "_textseg"
 
 
-@dataclass(frozen=True)
-class Job:
-    """One scan to segment.
-
-    Attributes:
-        scan: A file, or the folder of a DICOM series.
-        name: What to call it in messages.
-        out: The folder of its results, or the file of a single mask.
-    """
-
-    scan: Path
-    name: str
-    out: Path
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """What an input asks for; ``is_batch`` if it was a folder of scans, even of a single one."""
-
-    jobs: tuple[Job, ...]
-    is_batch: bool
-
-
-def plan_jobs(source: Path, out: Path | None) -> Jobs:
-    """The scans in ``source`` and the place of their results.
+def plan_jobs(source: Path, out: Path | None, question: Question) -> Jobs:
+    """The scans in ``source``, each with the place of its results.
 
     A file or a folder of DICOM slices is one scan, and ``out`` is its place. Any other folder is
     searched with its subfolders, and each scan gets a folder of its own below ``out``. Hidden
@@ -54,17 +31,26 @@ def plan_jobs(source: Path, out: Path | None) -> Jobs:
     found = _find_scans(source, skip=place) if source.is_dir() else [source]
     if not found or found == [source]:
         # a folder in which nothing was found is left to the reader, whose error says why
-        return Jobs((Job(source, source.name or str(source), place),), is_batch=False)
+        return Jobs((Job(source, source.name or str(source), place, question),), is_batch=False)
     names = _folder_names(source, found)
-    jobs = tuple(Job(scan, str(scan.relative_to(source)), place / names[scan]) for scan in found)
-    return Jobs(jobs, is_batch=True)
+    jobs = [
+        Job(scan, str(scan.relative_to(source)), place / names[scan], question) for scan in found
+    ]
+    return Jobs(tuple(jobs), is_batch=True)
 
 
 def default_place(source: Path) -> Path:
     """``<stem>_textseg`` beside the scan if that folder is writable, else in the current one."""
     scan = source.absolute() if source.name not in {"", ".."} else source.resolve()
     folder = scan.parent if os.access(scan.parent, os.W_OK) else Path.cwd()
-    return folder / f"{_stem(scan)}{_RESULT_ENDING}"
+    return folder / f"{stem(scan)}{_RESULT_ENDING}"
+
+
+def stem(scan: Path) -> str:
+    """Name of a scan without the suffix of its format."""
+    lower = scan.name.lower()
+    suffix = next((s for s in _SUFFIXES if lower.endswith(s) and not scan.is_dir()), "")
+    return scan.name[: len(scan.name) - len(suffix)] or scan.name
 
 
 def check_writable(folder: Path) -> None:
@@ -78,13 +64,6 @@ def check_writable(folder: Path) -> None:
         return
     cause = "is not writable." if nearest.is_dir() else "is a file, not a folder."
     raise ResourceError(cause, code="E503", path=nearest, remedy="Choose another -o.")
-
-
-def _stem(scan: Path) -> str:
-    """Name of a scan without the suffix of its format."""
-    lower = scan.name.lower()
-    suffix = next((s for s in _SUFFIXES if lower.endswith(s) and not scan.is_dir()), "")
-    return scan.name[: len(scan.name) - len(suffix)] or scan.name
 
 
 def _find_scans(root: Path, *, skip: Path) -> list[Path]:
@@ -118,7 +97,7 @@ def _is_result(folder: Path, place: Path) -> bool:
 
 def _is_single_result(path: Path) -> bool:
     """Whether a file is a mask that an earlier run wrote beside the scans."""
-    beside = path.with_name(f"{_stem(path)}.json")
+    beside = path.with_name(f"{stem(path)}.json")
     if not beside.is_file():
         return False
     try:
@@ -138,10 +117,10 @@ def _is_dicom(path: Path) -> bool:
 
 def _folder_names(root: Path, scans: list[Path]) -> dict[Path, Path]:
     """A folder for each scan, relative to the output: its place and stem; no two are equal."""
-    stems = [scan.relative_to(root).with_name(_stem(scan)) for scan in scans]
+    stems = [scan.relative_to(root).with_name(stem(scan)) for scan in scans]
     names = {}
-    for scan, stem in zip(scans, stems, strict=True):
-        name = stem if stems.count(stem) == 1 else scan.relative_to(root)
+    for scan, own in zip(scans, stems, strict=True):
+        name = own if stems.count(own) == 1 else scan.relative_to(root)
         # a folder called x.nii.gz would read as the file of a single mask
         is_file_name = format_of(name) is not None
         names[scan] = name.with_name(name.name.replace(".", "_")) if is_file_name else name

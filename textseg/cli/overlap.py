@@ -1,0 +1,111 @@
+"""Reads the next scan and writes the last result while a scan is segmented.
+
+At most one scan is read ahead and at most one result is being written, so no more than three scans
+are in memory, however many there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+from textseg.cli.answering import Failure, Loaded, Outcome, Steps, Task, guarded
+
+T = TypeVar("T")
+
+
+def overlapped(tasks: Sequence[Task], steps: Steps) -> Generator[tuple[Task, Outcome], None, None]:
+    """Each task with its outcome, in order; an error of any step is the outcome of its own task.
+
+    Scans are segmented in the thread of the caller. If that is stopped, what is being written is
+    finished, and nothing else is begun.
+    """
+    settling: deque[tuple[Task, _Later[Outcome]]] = deque()
+    ahead = [_read_later(steps, first) for first in tasks[:1]]
+    try:
+        for number, task in enumerate(tasks, start=1):
+            loaded = ahead.pop().result()
+            ahead += [_read_later(steps, following) for following in tasks[number : number + 1]]
+            step = _segmented(steps, task, loaded)
+            if callable(step):
+                while settling:
+                    yield _take_first(settling)
+                settling.append((task, _Later(step)))
+            else:
+                settling.append((task, _Later.known(step)))
+            # or this scan would stay in memory while the next one is segmented
+            del loaded, step
+            while settling and settling[0][1].is_done:
+                yield _take_first(settling)
+        while settling:
+            yield _take_first(settling)
+    finally:
+        # a thread in the middle of something must not outlive the interpreter
+        for scan in ahead:
+            scan.wait()
+        for _, outcome in settling:
+            outcome.wait()
+
+
+class _Later(Generic[T]):
+    """What a call will return, made in a thread of its own."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._future: Future[T] = Future()
+        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def known(cls, value: T) -> _Later[T]:
+        """A result that is there already."""
+        later = cls(lambda: value)
+        later.wait()
+        return later
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the result is there."""
+        return self._future.done()
+
+    def wait(self) -> None:
+        """Until the call is over and all it held is let go."""
+        self._thread.join()
+
+    def result(self) -> T:
+        """What the call returned, once it has."""
+        self.wait()
+        return self._future.result()
+
+    def _run(self, call: Callable[[], T]) -> None:
+        try:
+            self._future.set_result(call())
+        except BaseException as error:
+            self._future.set_exception(error)
+
+
+def _take_first(settling: deque[tuple[Task, _Later[Outcome]]]) -> tuple[Task, Outcome]:
+    task, outcome = settling[0]
+    settled = outcome.result()
+    # only now, so that whoever is stopped while waiting still knows what is being written
+    settling.popleft()
+    return task, settled
+
+
+def _read_later(steps: Steps, task: Task) -> _Later[Loaded | Outcome]:
+    return _Later(lambda: guarded(task, lambda: steps.read(task)))
+
+
+def _segmented(
+    steps: Steps, task: Task, loaded: Loaded | Outcome
+) -> Outcome | Callable[[], Outcome]:
+    """What came of the task, or how to write it."""
+    if not isinstance(loaded, Loaded):
+        return loaded
+    steps.load()
+    segmentation = guarded(task, lambda: steps.segment(task, loaded))
+    if isinstance(segmentation, Failure):
+        return segmentation
+    return lambda: guarded(task, lambda: steps.write(task, segmentation))
