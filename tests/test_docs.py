@@ -214,3 +214,8 @@ def test_the_model_the_documentation_speaks_of_is_embedded():
 
 def test_the_cost_of_sat_is_what_was_measured_last():
     assert documents.SAT_PAGE.read_text(encoding="utf-8") == documents.sat_page(), "run `make docs`"
+
+
+def test_speed_and_memory_are_what_was_measured_last():
+    written = documents.SPEED_PAGE.read_text(encoding="utf-8")
+    assert written == documents.speed_page(), "run `make docs`"
