@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,30 @@ def test_a_prediction_takes_what_was_planned(prompts, precision):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert found["taken"] == pytest.approx(found["planned"], rel=0.15)
+
+
+FREED = """
+import re, sys
+from pathlib import Path
+import torch
+from textseg.inference import keep_freed_memory
+
+def resident():
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(re.search(r"VmRSS:\\s+(\\d+)", status).group(1))
+
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+before = resident()
+block = torch.ones(200_000_000, dtype=torch.uint8)
+del block
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
+@pytest.mark.parametrize(("how", "least", "most"), [("kept", 150e6, 250e6), ("freed", -1e6, 50e6)])
+def test_freed_memory_is_kept_where_that_is_asked_for(how, least, most):
+    command = [sys.executable, "-c", FREED, how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert least < int(done.stdout) < most

@@ -298,8 +298,10 @@ def _log_run(job: Job, manifest: Manifest) -> None:
 def _load(setup: Setup) -> Segmenter:
     import torch
 
+    from textseg.inference import keep_freed_memory
     from textseg.segmenter import Segmenter
 
+    keep_freed_memory()
     if setup.threads is not None:
         torch.set_num_threads(setup.threads)
     return Segmenter.from_pretrained(

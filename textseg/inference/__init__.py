@@ -9,6 +9,7 @@ from textseg.inference.memory import (
     MemoryEstimate,
     MemoryPlan,
     estimate_memory,
+    keep_freed_memory,
     peak_memory_bytes,
     plan_memory,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "cpu_has_fast_bfloat16",
     "drop_islands",
     "estimate_memory",
+    "keep_freed_memory",
     "peak_memory_bytes",
     "plan_memory",
     "plan_windows",
