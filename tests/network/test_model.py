@@ -9,8 +9,8 @@ from fakes import TINY_QUERY, noise, tiny_encoder, tiny_network, tiny_segmenter
 from textseg.errors import ModelError
 from textseg.knowledge import load_tree
 from textseg.network.backbones import BackboneConfig
-from textseg.network.layers import sine_position_code
-from textseg.network.model import mask_logits
+from textseg.network.layers import channels_last, round_weights, sine_position_code
+from textseg.network.masks import mask_logits
 from textseg.network.queries import build_queries
 
 SIZE = (16, 24, 32)
@@ -224,3 +224,16 @@ def test_the_position_code_begins_alike_in_windows_of_any_size():
     small = sine_position_code((2, 3, 2), 18, torch.zeros(())).view(2, 3, 2, 18)
     large = sine_position_code((4, 3, 7), 18, torch.zeros(())).view(4, 3, 7, 18)
     torch.testing.assert_close(small, large[:2, :, :2])
+
+
+@pytest.mark.parametrize("fusion", ["late", "multiscale"])
+def test_prompts_do_not_change_one_another_in_half_precision(fusion):
+    network = round_weights(channels_last(tiny_segmenter(tiny_network(fusion))), torch.bfloat16)
+    volume, queries = noise(1, 1, *SIZE), noise(1, 40, TINY_QUERY, seed=3)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        features = network.encode(volume)
+        together, alone = (network.decode(features, q) for q in (queries, queries[:, 7:8]))
+        torch.testing.assert_close(together.presence[:, 7:8], alone.presence, **SAME)
+        if fusion == "late":
+            torch.testing.assert_close(together.vectors[:, 7:8], alone.vectors, **SAME)
+        torch.testing.assert_close(together.logits[:, 7:8], alone.logits, **SAME)

@@ -17,7 +17,8 @@ from textseg.imaging import Geometry, Grid, Source, Volume
 from textseg.imaging.preparation import prepare
 from textseg.inference import plan_windows, segment_windows
 from textseg.inference.published import average_as_published, published_importance
-from textseg.network.model import PromptedSegmenter, mask_logits
+from textseg.network.masks import mask_logits
+from textseg.network.model import PromptedSegmenter
 from textseg.network.sat_text_encoder import SatTextEncoder, SatTextEncoderConfig
 from textseg.zoo.checkpoint import Checkpoint
 from textseg.zoo.sat import convert, convert_text

@@ -11,7 +11,8 @@ from torch import nn
 from textseg.errors import ModelError
 from textseg.network.backbones import BackboneConfig
 from textseg.network.layers import channels_last
-from textseg.network.model import PromptedSegmenter, mask_logits
+from textseg.network.masks import mask_logits
+from textseg.network.model import PromptedSegmenter
 from textseg.training.adaptation import PARTS, AdaptationConfig, adapt, merged_state
 
 FUSIONS = pytest.mark.parametrize("fusion", ["late", "multiscale"])

@@ -82,13 +82,13 @@ def channels_last(network: _Module) -> _Module:
 
 
 def round_weights(network: _Module, dtype: torch.dtype) -> _Module:
-    """The network with weights of convolutions and linear layers in another type; in place.
+    """The network with weights of convolutions in another type; in place.
 
     Autocast would round the same weights for every window; in half precision they take half the
     memory.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
             module.to(dtype)
     return network
 

@@ -13,11 +13,11 @@ prompt-dependent maps to every decoder stage, which costs one decoder pass per p
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import Literal, NamedTuple
 
 import torch
-from einops import rearrange
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,10 +26,9 @@ from torch.utils.checkpoint import checkpoint
 from textseg.errors import ModelError
 from textseg.network.backbones import BackboneConfig, make_backbone
 from textseg.network.layers import NormName, Perceptron
+from textseg.network.masks import largest_logits, mask_logits
 from textseg.network.pixel_decoder import Block, PixelDecoder
 from textseg.network.query_decoder import QueryDecoder, TokenPool
-
-_ROWS = 16384  # a block of logits stays in the processor's cache
 
 
 class NetworkConfig(BaseModel):
@@ -343,13 +342,18 @@ class PromptedSegmenter(nn.Module):
 
     def decode(self, features: Features, queries: Tensor) -> Decoded:
         """Masks of every prompt at full resolution, and its presence logit."""
-        refined = self.refine(features, queries)
-        if self.config.fusion == "multiscale":
-            logits = self.masks(features, refined)
-            surest = logits.detach().flatten(2).amax(-1).float()
-            return Decoded.of_logits(logits, self._judged(refined, surest))
-        presence = self.presence(features, refined)
-        return Decoded(_finest(features), self.mask_vectors(refined), presence)
+        exactly = partial(torch.autocast, queries.device.type, enabled=False)
+        # in float32: half precision rounds differently with the number of prompts
+        seen = replace(features, tokens=features.tokens.float(), position=features.position.float())
+        with exactly():
+            refined = self.refine(seen, queries.float())
+            if self.config.fusion == "late":
+                presence = self.presence(features, refined)
+                return Decoded(_finest(features), self.mask_vectors(refined), presence)
+        logits = self.masks(features, refined)
+        with exactly():
+            presence = self._judged(refined, logits.detach().flatten(2).amax(-1).float())
+        return Decoded.of_logits(logits, presence)
 
     def masks(self, features: Features, refined: Tensor) -> Tensor:
         """Mask logits ``B K X Y Z`` of refined queries at full resolution."""
@@ -378,22 +382,3 @@ def _finest(features: Features) -> Tensor:
     """The map at full resolution, which ``encode`` leaves and ``encode_coarse`` does not."""
     assert features.finest is not None
     return features.finest
-
-
-def mask_logits(features: Tensor, vectors: Tensor) -> Tensor:
-    """Dot product of a map ``B C X Y Z`` with mask vectors ``B K C+1``, ``B K X Y Z``."""
-    vectors = vectors.to(features.dtype)
-    # With channels last the rows are a view; einsum would copy the map, ten times slower.
-    rows = rearrange(features, "b c x y z -> b (x y z) c")
-    logits = rows @ vectors[..., :-1].mT + vectors[:, None, :, -1]
-    return logits.mT.reshape(*vectors.shape[:2], *features.shape[2:])
-
-
-def largest_logits(features: Tensor, vectors: Tensor) -> Tensor:
-    """The largest of ``mask_logits`` over space, float32 ``B K``, without holding them all."""
-    vectors = vectors.to(features.dtype)
-    largest = [
-        torch.stack([(each[:, :-1] @ block.T).amax(-1) for block in torch.split(rows, _ROWS)])
-        for each, rows in zip(vectors, rearrange(features, "b c x y z -> b (x y z) c"), strict=True)
-    ]
-    return torch.stack(largest).amax(1).float() + vectors[..., -1].float()

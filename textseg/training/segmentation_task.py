@@ -14,11 +14,11 @@ from torch import Tensor
 
 from textseg.errors import ModelError
 from textseg.network.layers import channels_last
+from textseg.network.masks import mask_logits
 from textseg.network.model import (
     Features,
     NetworkConfig,
     PromptedSegmenter,
-    mask_logits,
 )
 from textseg.network.pixel_decoder import Block
 from textseg.network.weights import load_encoder, load_weights
