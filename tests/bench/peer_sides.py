@@ -29,7 +29,7 @@ from torch.nn import functional
 from textseg import Segmenter
 from textseg.imaging import Grid, GridTransform, read_volume
 from textseg.imaging.preparation import Prepared, prepare
-from textseg.inference import plan_windows, segment_windows
+from textseg.inference import WindowedPrediction, plan_windows, segment_windows
 from textseg.network.queries import build_queries
 from textseg.network.weights import Domain
 
@@ -69,6 +69,17 @@ class Asked:
         how = self.segmenter.manifest.preparation
         return prepare(volume, grid, how=how, window=self.domain.window)
 
+    def segment(self, prepared: Prepared) -> WindowedPrediction:
+        """What textseg's engine says of a prepared scan."""
+        return segment_windows(
+            self.segmenter.network,
+            prepared.data,
+            self.queries,
+            window=self.domain.window,
+            body=prepared.body,
+            precision=self.segmenter.precision,
+        )
+
     def logits(self, window: Tensor) -> Tensor:
         """``1 K X Y Z`` of a window ``1 1 X Y Z``."""
         network = self.segmenter.network
@@ -93,14 +104,7 @@ def textseg(model: str, num_prompts: int, *, precision: str) -> Run:
     def masks(scan: Path) -> Masks:
         volume = read_volume(scan, modality="ct")
         prepared = asked.prepare(volume)
-        found = segment_windows(
-            asked.segmenter.network,
-            prepared.data,
-            asked.queries,
-            window=asked.domain.window,
-            body=prepared.body,
-            precision=asked.segmenter.precision,
-        )
+        found = asked.segment(prepared)
         for prompt in range(num_prompts):
             yield prepared.transform.restore(found.probability[prompt])
 

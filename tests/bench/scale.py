@@ -27,7 +27,6 @@ from tests.bench.peer_sides import Asked
 from tests.bench.tables import FEW, MANY, MOST, SCALE, SCALE_COLUMNS, summary
 from textseg.imaging import read_volume
 from textseg.imaging.phantom import write_torso_phantom
-from textseg.inference import segment_windows
 
 SHAPE, SPACING_MM = (512, 512, 600), (0.8, 0.8, 1.0)
 SLICES = (200, 400, 600)
@@ -42,14 +41,7 @@ def measure(scan: Path, num_prompts: int, *, model: str, restored: bool) -> dict
     volume = read_volume(scan, modality="ct")
     prepared = asked.prepare(volume)
     begun = time.perf_counter()
-    found = segment_windows(
-        asked.segmenter.network,
-        prepared.data,
-        asked.queries,
-        window=asked.domain.window,
-        body=prepared.body,
-        precision=asked.segmenter.precision,
-    )
+    found = asked.segment(prepared)
     ended = time.perf_counter()
     for prompt in range(num_prompts if restored else 0):
         prepared.transform.restore(found.probability[prompt])

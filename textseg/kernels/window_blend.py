@@ -119,6 +119,7 @@ def _window_blend_torch(
     probability = logits
     if features.dtype != torch.float32:
         probability = torch.empty(logits.shape, dtype=torch.float32, device=total.device)
+    weight = torch.empty((planes, y * z), dtype=torch.float32, device=total.device)
     columns = features.flatten(2)  # C X Y*Z
     for first in range(0, x, planes):
         last = min(first + planes, x)
@@ -130,6 +131,7 @@ def _window_blend_torch(
             chance.copy_(block)
         chance.add_(bias).sigmoid_()
         weighted = chance.view(k, last - first, y * z)
-        weighted.mul_(wx[first:last, None] * plane_weight)
+        torch.mul(wx[first:last, None], plane_weight, out=weight[: last - first])
+        weighted.mul_(weight[: last - first])
         total[:, first:last].add_(weighted.view(k, last - first, y, z))
     return total
