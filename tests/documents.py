@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from bench.tables import latest, markdown, peers_table, scale_table
+from bench.tables import latest, markdown, peers_table, reports_table, scale_table
 from prompts.judging import answer, read_models, read_rows
 from prompts.report import table
 
@@ -41,6 +41,7 @@ SAT_CLASSES = CHECKOUT / "docs" / "sat-classes.md"
 SAT_PAGE = CHECKOUT / "docs" / "sat.md"
 SAT_COST = CHECKOUT / "tests" / "bench" / "results" / "sat_cost.csv"
 SPEED_PAGE = CHECKOUT / "docs" / "speed.md"
+REPORTS_PAGE = CHECKOUT / "docs" / "reports.md"
 CPU_PATHS = CHECKOUT / "tests" / "bench" / "results" / "cpu_paths.csv"
 SHOWN_AS: dict[str, Modality] = {"CT": "ct", "MRI": "mr", "PET": "pet"}
 """Modality of a scan by the word that the classes of the data sets have for it."""
@@ -280,6 +281,11 @@ def speed_page() -> str:
     return page
 
 
+def reports_page() -> str:
+    """The page on reports with the table of what was measured last."""
+    return _with_part(REPORTS_PAGE.read_text(encoding="utf-8"), "reports", reports_table())
+
+
 def _with_part(page: str, name: str, written: str) -> str:
     """A page with what stands between two marks replaced."""
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
@@ -364,6 +370,7 @@ def main() -> None:
     SAT_CLASSES.write_text(sat_classes_page(), encoding="utf-8")
     SAT_PAGE.write_text(sat_page(), encoding="utf-8")
     SPEED_PAGE.write_text(speed_page(), encoding="utf-8")
+    REPORTS_PAGE.write_text(reports_page(), encoding="utf-8")
     for path in NOTEBOOKS:
         path.write_text(with_outputs(path), encoding="utf-8")
 

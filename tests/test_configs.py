@@ -21,7 +21,8 @@ from textseg.training import cli
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / "configs"
 FINETUNE = sorted((FOLDER / "finetune").glob("*.yaml"))
-TRAIN = [*sorted((FOLDER / "train").glob("*.yaml")), *FINETUNE]
+REPORT = sorted((FOLDER / "report").glob("*.yaml"))
+TRAIN = [*sorted((FOLDER / "train").glob("*.yaml")), *FINETUNE, *REPORT]
 DATA = sorted((FOLDER / "data").glob("*.yaml"))
 MODEL = sorted((FOLDER / "model").glob("*.yaml"))
 PRETRAIN = sorted((FOLDER / "pretrain").glob("*.yaml"))
@@ -130,12 +131,16 @@ def shrunk(network):
         backbone["channels"] = list(SMALL[backbone["kind"]][:count])
         backbone["blocks"] = [min(1, blocks) for blocks in backbone["blocks"]]
         if not backbone["blocks"][0]:
-            backbone["channels"][0] = 1
+            backbone["channels"][0] = backbone["in_channels"]
     sizes = {"full_channels": 6, "embedding": 18, "layers": 1, "heads": 3, "hidden": 12}
     asked_as_they_are = not network["query_projection"]
+    report = network["report"] and {**network["report"], "width": 12, "heads": 2, "hidden": 12}
+    if report and report["size"]:
+        report["size"] = [2, 1, 1]
     return {
         **network,
         **sizes,
+        "report": report,
         "prompt_maps": 2,
         "least_channels": 0,
         "query_features": sizes["embedding"] if asked_as_they_are else TINY_QUERY,
@@ -145,8 +150,22 @@ def shrunk(network):
     }
 
 
-def phantom_cases(folder, domains):
-    """A case list with one tiny scan of the first two data sets of every domain."""
+def with_report(entry, channels, folder, features):
+    """The entry of a scan with channels and a report, or the file of its features."""
+    if features is None:
+        report = "A mass in the left frontal lobe. No edema."
+    else:
+        np.save(folder / "report.npy", np.zeros((1, 5, features), np.float32))
+        report = f"{folder.name}/report.npy"
+    image = entry.pop("image")
+    return {**entry, "image": None, "channels": dict.fromkeys(channels, image), "report": report}
+
+
+def phantom_cases(folder, domains, *, features=None):
+    """A case list with one tiny scan of the first two data sets of every domain.
+
+    Those of domains with channels have a report, or its features if a length of them is given.
+    """
     registry = load_registry()
     for domain in domains:
         domain["datasets"] = domain["datasets"][:2]
@@ -170,6 +189,8 @@ def phantom_cases(folder, domains):
                 image="image.nii.gz",
                 label="labels.nii.gz",
             )
+            if domain["channels"]:
+                entry = with_report(entry, domain["channels"], folder / name, features)
             meanings = {str(v): list(ids) for v, ids in enumerate(concepts, start=1)}
             entries.append({**entry, "dataset": name, "concepts": meanings})
     (folder / "cases.json").write_text(json.dumps(entries), encoding="utf-8")
@@ -197,8 +218,10 @@ def test_a_configuration_trains_on_generated_data(paths, tmp_path, capsys):
     network = config["model"]["network"]
     encoder = None if network["query_projection"] else tiny_sat_encoder(network["embedding"])
     write_model(tmp_path / "words", encoder=encoder)
+    reading = config["data"]["report_encoder"] or {}
+    features = reading["features"] if reading.get("kind") == "features" else None
     config["data"] |= {
-        "cases": str(phantom_cases(tmp_path, config["data"]["domains"])),
+        "cases": str(phantom_cases(tmp_path, config["data"]["domains"], features=features)),
         "encoder": str(tmp_path / "words"),
         "steps": 2,
         "workers": 0,

@@ -21,7 +21,7 @@ from textseg.zoo.sat import domains
 pages = pytest.mark.parametrize("page", documents.PAGES, ids=lambda page: page.name)
 notebooks = pytest.mark.parametrize("path", documents.NOTEBOOKS, ids=lambda path: path.stem)
 
-NEEDS_A_MODEL = {"sat.md"}
+NEEDS_A_MODEL = {"sat.md", "reports.md"}
 """Pages whose code is run by a test of their own."""
 WITH_CODE = [
     page
@@ -219,3 +219,8 @@ def test_the_cost_of_sat_is_what_was_measured_last():
 def test_speed_and_memory_are_what_was_measured_last():
     written = documents.SPEED_PAGE.read_text(encoding="utf-8")
     assert written == documents.speed_page(), "run `make docs`"
+
+
+def test_what_reports_are_worth_is_what_was_measured_last():
+    written = documents.REPORTS_PAGE.read_text(encoding="utf-8")
+    assert written == documents.reports_page(), "run `make docs`"

@@ -1,41 +1,37 @@
 """From a scan and some phrases to masks on the scan's own grid; start reading here.
 
-scan ──── as_volume ─── prepare ────────┐
-prompts ─ resolve ───── build_queries ──┴─ segment_windows ── Segmentation (restores)
+scan ──── as_volume ────── prepare ────────┐
+prompts ─ resolve ──────┬─ build_queries ──┴─ segment_windows ── Answers ── Segmentation (restores)
+report ── read_findings ┘
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike, fspath
 from typing import Any, Literal
 
 import torch
 
-from textseg.errors import ModelError, TextsegError
-from textseg.imaging import (
-    GridTransform,
-    Modality,
-    Volume,
-    as_volume,
-)
+from textseg.answers import Answers, DomainAnswer
+from textseg.errors import PromptError, TextsegError
+from textseg.imaging import Modality, Volume
 from textseg.inference import (
-    SCATTERED_KINDS,
-    BoxedProbability,
     LoadedModel,
     Manner,
     Roi,
     StageClock,
-    WindowedPrediction,
     choose_device,
-    drop_islands,
     peak_memory_bytes,
     resolve_precision,
-    united,
 )
+from textseg.inference.choices import checked_averaging, checked_roi
+from textseg.inference.given import Given
+from textseg.inference.inquiry import Inquirer, Inquiry
+from textseg.inference.report_reader import ReportReader
 from textseg.knowledge import KnowledgeTree, load_model_tree, load_user_tree
 from textseg.network.layers import channels_last, round_weights
 from textseg.network.model import PromptedSegmenter
@@ -44,8 +40,15 @@ from textseg.network.queries import NamingEncoder, TextVectors
 from textseg.network.sat_text_encoder import SatTextEncoder
 from textseg.network.text_encoder import TextEncoder
 from textseg.network.weights import Domain, ModelManifest, find_model, load_encoder, load_model
-from textseg.outputs.manifest import GridRecord, ModelRecord, RunRecord
-from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
+from textseg.outputs.manifest import (
+    FindingsRecord,
+    GridRecord,
+    ModelRecord,
+    ReportRecord,
+    RunRecord,
+    channel_records,
+)
+from textseg.outputs.segmentation import Segmentation
 from textseg.prompts import Resolution, resolve
 
 Progress = Callable[[int, int], None]
@@ -59,16 +62,6 @@ class BatchItem:
     scan: Any
     segmentation: Segmentation | None
     error: TextsegError | None
-
-
-@dataclass(frozen=True, eq=False)
-class _DomainAnswer:
-    """What one pass over the scan says about the concepts of a domain."""
-
-    concepts: tuple[str, ...]
-    transform: GridTransform
-    prediction: WindowedPrediction
-    record: GridRecord
 
 
 class Segmenter:
@@ -90,7 +83,7 @@ class Segmenter:
         tree: KnowledgeTree | None = None,
     ) -> None:
         self.device = choose_device(device)
-        self.averaging = _checked_averaging(averaging, manifest, precision)
+        self.averaging = checked_averaging(averaging, manifest, precision)
         wanted = precision if averaging == "streamed" else "float32"
         self.precision = resolve_precision(wanted, self.device)
         self.network = channels_last(network.to(self.device)).eval()
@@ -100,6 +93,7 @@ class Segmenter:
         self.manifest = manifest
         self.tree: KnowledgeTree = tree or load_user_tree()
         self._near = NearNames(self.tree, self._quick_encoder)
+        self._reader = ReportReader(manifest, self.device)
 
     @classmethod
     def from_pretrained(
@@ -130,22 +124,28 @@ class Segmenter:
     def __call__(
         self,
         scan: Any,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | None = None,
         *,
+        report: str | PathLike[str] | None = None,
         modality: Modality | Literal["auto"] = "auto",
         threshold: float | None = None,
         keep_islands: bool = False,
         volume_index: int | None = None,
         series: str | None = None,
         roi: Roi = "off",
+        mirror: bool = False,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
     ) -> Segmentation:
         """Segments what the prompts name.
 
         Args:
-            scan: A path, ``Nifti1Image``, ``sitk.Image``, ``(array X Y Z, affine)`` or ``Volume``.
-            prompts: One phrase or several; each gets its own result, absent ones too.
+            scan: A path, ``Nifti1Image``, ``sitk.Image``, ``(array X Y Z, affine)`` or ``Volume``;
+                for a model with channels, a mapping from their names to such scans.
+            prompts: One phrase or several; each gets its own result, absent ones too. Without any,
+                the findings of the report are asked for, each at its place.
+            report: The radiology report of the scan: its text, a text file, or a ``.npy`` file of
+                its features. A model that reads reports sees it beside the prompts.
             modality: What the intensities are; ``auto`` reads the file's word or guesses.
             threshold: Probability above which a voxel belongs to a mask; the model's own if None.
             keep_islands: Keep pieces of a mask smaller than a tenth of its largest piece; lesions
@@ -153,42 +153,36 @@ class Segmenter:
             volume_index: Which volume of a 4-D file.
             series: Which series of a DICOM folder.
             roi: ``auto`` looks with large voxels where the prompts are and segments only there.
+            mirror: Look a second time, in a mirror, and average: twice the time.
             progress: Called with windows done and windows to do.
             cancel: Asked before each window; true stops with ``Cancelled``.
 
         Raises:
-            InputError: The scan is missing, damaged or cannot be trusted.
+            InputError: The scan is missing, damaged or cannot be trusted, its channels are not
+                those of the model, or the report cannot be read.
+            PromptError: There are no prompts, and no report that could stand for them.
             ResourceError: Not enough memory.
             Cancelled: As asked.
         """
         started = time.perf_counter()
-        volume = as_volume(scan, modality=modality, volume_index=volume_index, series=series)
-        read_s = time.perf_counter() - started
-        asked = [prompts] if isinstance(prompts, str) else list(dict.fromkeys(prompts))
-        resolutions = {p: self.resolve(p, modality=volume.modality) for p in asked}
-        places = {p: self._domain_of(r, volume.modality) for p, r in resolutions.items()}
+        which = {"modality": modality, "volume_index": volume_index, "series": series}
+        given = Given.read(scan, report, channels=self.manifest.channels, **which)
+        inquiry = self._inquiry(prompts, given)
         level = self.manifest.mask_threshold if threshold is None else threshold
-        manner = Manner(_checked_roi(roi), level, progress, cancel)
-        answers = self._answers(volume, resolutions, places, manner)
-        results = [
-            self._result(
-                resolutions[p],
-                volume,
-                places[p],
-                answers,
-                threshold=level,
-                keep_islands=keep_islands,
-            )
-            for p in asked
-        ]
-        run = self._run_record(answers, read_s=read_s, total_s=time.perf_counter() - started)
-        notes = [note for a in answers.values() for note in a.prediction.warnings]
-        return Segmentation(volume, results, run=run, warnings=notes)
+        heard = self._reader.encoded(given.report)
+        manner = Manner(checked_roi(roi), level, progress, cancel, mirror=mirror, report=heard)
+        domains = self._answers(given.seen, inquiry, manner)
+        told = Answers(given.volume, domains, self.manifest, self.tree, level, keep_islands)
+        results = [told.result(asked) for asked in inquiry.asked]
+        run = self._run_record(told, given, inquiry, total_s=time.perf_counter() - started)
+        return Segmentation(
+            given.volume, results, run=run, warnings=self._notes(told, given, inquiry)
+        )
 
     def batch(
         self,
         scans: Iterable[Any],
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | None = None,
         *,
         on_error: Literal["raise", "record"] = "raise",
         **options: Any,
@@ -199,8 +193,13 @@ class Segmenter:
             scans: Anything ``__call__`` takes.
             prompts: As in ``__call__``.
             on_error: ``record`` hands back the error of a scan and goes on with the next.
-            options: As in ``__call__``.
+            options: As in ``__call__``, but for a report, which is of one scan.
         """
+        if options.get("report") is not None:
+            raise PromptError(
+                "a report is of one scan, not of a batch.",
+                remedy="Segment each with its own report.",
+            )
         for scan in scans:
             try:
                 yield BatchItem(scan, self(scan, prompts, **options), None)
@@ -213,37 +212,27 @@ class Segmenter:
         """A text encoder that takes all names of the tree in at once."""
         return load_encoder("nano") if isinstance(self.encoder, NamingEncoder) else self.encoder
 
-    def _domain_of(self, resolution: Resolution, modality: Modality | None) -> Domain | None:
-        """The domain that segments every concept of a prompt, the scan's modality preferred."""
-        wanted = set(resolution.concepts)
-        able = [d for d in self.manifest.domains if wanted and wanted <= set(d.concepts)]
-        matching = [d for d in able if modality in d.modalities]
-        return next(iter(matching or able), None)
+    def _inquiry(self, prompts: str | Sequence[str] | None, given: Given) -> Inquiry:
+        """The prompts, or if there are none what the report states."""
+        modality = given.volume.modality
+        inquirer = Inquirer(self.manifest, self.tree, modality)
+        if prompts is None:
+            return inquirer.stated(given.report)
+        asked = [prompts] if isinstance(prompts, str) else dict.fromkeys(prompts)
+        return inquirer.written(self.resolve(prompt, modality=modality) for prompt in asked)
 
-    def _answers(
-        self,
-        volume: Volume,
-        resolutions: Mapping[str, Resolution],
-        places: Mapping[str, Domain | None],
-        manner: Manner,
-    ) -> dict[str, _DomainAnswer]:
-        """One pass per domain over all concepts its prompts need."""
+    def _answers(self, volume: Volume, inquiry: Inquiry, manner: Manner) -> dict[str, DomainAnswer]:
+        """One pass per domain over all concepts that are needed of it."""
         answers = {}
         for domain in self.manifest.domains:
-            concepts = [
-                concept
-                for prompt, place in places.items()
-                if place is domain
-                for concept in resolutions[prompt].concepts
-            ]
+            concepts = inquiry.concepts_of(domain, self.tree)
             if concepts:
-                unique = tuple(dict.fromkeys(concepts))
-                answers[domain.name] = self._segment(volume, domain, unique, manner)
+                answers[domain.name] = self._segment(volume, domain, concepts, manner)
         return answers
 
     def _segment(
         self, volume: Volume, domain: Domain, concepts: tuple[str, ...], manner: Manner
-    ) -> _DomainAnswer:
+    ) -> DomainAnswer:
         """Probability of each concept on the domain's working grid."""
         found = self._model.segment(volume, domain, concepts, manner)
         record = GridRecord(
@@ -256,7 +245,7 @@ class Segmenter:
             roi=found.account,
             roi_box=found.corners,
         )
-        return _DomainAnswer(concepts, found.transform, found.prediction, record)
+        return DomainAnswer(concepts, found.transform, found.prediction, record)
 
     @property
     def _model(self) -> LoadedModel:
@@ -276,71 +265,24 @@ class Segmenter:
         """The model that looks first where this one cannot work with larger voxels."""
         return Segmenter.from_pretrained(device=str(self.device), precision=self.precision)
 
-    def _result(
-        self,
-        resolution: Resolution,
-        volume: Volume,
-        domain: Domain | None,
-        answers: Mapping[str, _DomainAnswer],
-        *,
-        threshold: float,
-        keep_islands: bool,
-    ) -> PromptResult:
-        """The answer to one prompt: a mask, or why there is none."""
-        prompt = resolution.prompt
-        if resolution.status != "ok":
-            reason = " ".join(resolution.warnings) or None
-            return PromptResult(prompt, resolution.status, volume, resolution, reason=reason)
-        if domain is None:
-            reason = "The prompt joins structures of different kinds of scans; ask for each alone."
-            return PromptResult(prompt, "unsupported", volume, resolution, reason=reason)
-        answer = answers[domain.name]
-        rows = [answer.concepts.index(concept) for concept in resolution.concepts]
-        found, islands = self._united(
-            resolution.concepts, answer, keep_islands=keep_islands, threshold=threshold
-        )
-        presence = float(answer.prediction.presence[rows].max())
-        warnings = _modality_warning(volume.modality, domain)
-        if presence < self.manifest.presence_threshold:
-            absent = f"presence {presence:.2f} is below {self.manifest.presence_threshold:.2f}"
-        elif not bool((found.values > 255 * threshold).any()):
-            absent = f"no voxel reaches probability {threshold:g}"
-        else:
-            transform = answer.transform.cropped(found.box)
-            prediction = Prediction(found.values, transform, threshold, islands=islands)
-            return PromptResult(
-                prompt, "ok", volume, resolution, presence, None, prediction, warnings
-            )
-        reason = f"Not found in this scan: {absent}."
-        return PromptResult(
-            prompt, "not_found", volume, resolution, presence, reason, warnings=warnings
-        )
-
-    def _united(
-        self,
-        concepts: Sequence[str],
-        answer: _DomainAnswer,
-        *,
-        keep_islands: bool,
-        threshold: float,
-    ) -> tuple[BoxedProbability, int]:
-        """Largest probability of the concepts at each voxel, and the islands left out of them."""
-        parts, islands = [], 0
-        for concept in concepts:
-            part = answer.prediction.probability.boxed(answer.concepts.index(concept))
-            if not keep_islands and self.tree[concept].kind not in SCATTERED_KINDS:
-                cleaned = drop_islands(part.values, threshold=threshold)
-                part = replace(part, values=cleaned.probability)
-                islands += cleaned.islands
-            parts.append(part)
-        return united(parts), islands
+    def _notes(self, answers: Answers, given: Given, inquiry: Inquiry) -> list[str]:
+        """What there is to say of the run as a whole."""
+        seen = [note for a in answers.domains.values() for note in a.prediction.warnings]
+        is_used = self.manifest.reads_reports or inquiry.findings is not None
+        lacks = given.caveats(self.manifest.name, is_used=is_used)
+        return [*seen, *lacks, *inquiry.caveats(self.manifest.name)]
 
     def _run_record(
-        self, answers: Mapping[str, _DomainAnswer], *, read_s: float, total_s: float
+        self, answers: Answers, given: Given, inquiry: Inquiry, *, total_s: float
     ) -> RunRecord:
+        report, findings = None, None
+        if given.report is not None:
+            report = ReportRecord.of(given.report, is_read=self.manifest.reads_reports)
+        if inquiry.findings is not None:
+            findings = FindingsRecord.of(inquiry.findings)
         clock = StageClock()
-        clock.add({"read": read_s, "total": total_s})
-        for answer in answers.values():
+        clock.add({"read": given.read_s, "total": total_s})
+        for answer in answers.domains.values():
             clock.add(answer.prediction.timings_s)
         return RunRecord(
             model=ModelRecord(
@@ -350,35 +292,10 @@ class Segmenter:
             ),
             device=str(self.device),
             precision=self.precision,
-            grids=tuple(answer.record for answer in answers.values()),
+            channels=channel_records(given.volume, given.missing),
+            report=report,
+            findings=findings,
+            grids=tuple(answer.record for answer in answers.domains.values()),
             timings_s={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
             peak_memory_bytes=peak_memory_bytes(),
         )
-
-
-def _checked_averaging(averaging: str, manifest: ModelManifest, precision: str) -> str:
-    if averaging not in ("streamed", "published"):
-        raise ModelError(
-            f"{averaging!r} is no way to average windows.", remedy="Use streamed or published."
-        )
-    if averaging == "published" and manifest.preparation != "sat":
-        raise ModelError(
-            f"the published averaging is that of SAT's weights; {manifest.name} is none of them.",
-            remedy="Leave it out.",
-        )
-    if averaging == "published" and precision == "bfloat16":
-        raise ModelError("the published averaging is in float32.", remedy="Leave precision out.")
-    return averaging
-
-
-def _checked_roi(roi: Roi) -> Roi:
-    if roi not in ("off", "auto"):
-        raise ModelError(f"the region is {roi!r}.", remedy="Use off or auto for roi.")
-    return roi
-
-
-def _modality_warning(modality: Modality | None, domain: Domain) -> tuple[str, ...]:
-    if modality in domain.modalities:
-        return ()
-    trained = " and ".join(name.upper() for name in domain.modalities)
-    return (f"The model learned this on {trained}; the scan is {str(modality).upper()}.",)

@@ -24,6 +24,9 @@ SCALE_COLUMNS = (
     *("shape", "prompts", "engine_s", "total_s", "loaded_gb", "peak_gb"),
     *("scan_gb", "output_gb", "slab_gb", "estimate_gb"),
 )
+REPORTS = Path(__file__).parent / "results" / "report_fusion.csv"
+REPORTS_COLUMNS = (*("fusion", "group", "scans", "report", "dice", "difference", "low", "high"),)
+
 FEW, MANY, MOST = 1, 128, 451
 """Prompts on the long scan."""
 
@@ -48,6 +51,26 @@ def scale_table(record: Path = SCALE) -> str:
     parts = ("scan, GB", "output, GB", "slab, GB", "estimate, GB")
     cells = [[row[column] or "-" for column in SCALE_COLUMNS] for row in found]
     return f"{markdown((*titles, *parts), cells)}\n{summary(found)}"
+
+
+def reports_table(record: Path = REPORTS) -> str:
+    """What reports are worth to each fusion, as Markdown."""
+    if not record.is_file():
+        return "Not yet measured.\n"
+    found = latest(record, ("fusion", "group", "report"))
+    groups = list(dict.fromkeys((row["group"], row["scans"]) for row in found))
+    titles = ("fusion", "report", *(f"{group} ({scans} scans)" for group, scans in groups))
+    lines: dict[tuple[str, str], list[str]] = {}
+    for row in found:
+        lines.setdefault((row["fusion"], row["report"]), []).append(_worth(row))
+    return markdown(titles, [[*line, *cells] for line, cells in lines.items()])
+
+
+def _worth(row: Mapping[str, str]) -> str:
+    """Dice, and what the right report has over it with its interval."""
+    if not row["difference"]:
+        return row["dice"]
+    return f"{row['dice']}; {row['difference']} ({row['low']} to {row['high']})"
 
 
 def growth(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -85,7 +85,9 @@ def test_a_dicom_folder_named_like_a_file_still_gets_a_folder(root):
 
 def test_results_of_earlier_runs_are_no_scans(root, predict, write_scan):
     write_scan(root / "a.nii.gz")
-    assert predict(root / "a.nii.gz", "liver", "-o", root / "mask.nii.gz").code == 0
+    single = ("liver", "--instances", "-o", root / "mask.nii.gz")
+    assert predict(root / "a.nii.gz", *single).code == 0
+    assert (root / "mask_instances.nii.gz").exists()
     assert predict(root / "a.nii.gz", "liver", "-o", root / "named").code == 0
     assert predict(root / "a.nii.gz", "liver").code == 0
     assert places(root) == {"a.nii.gz": "a"}

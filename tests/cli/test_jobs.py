@@ -48,6 +48,9 @@ def test_a_line_may_say_everything_itself(write_jobs, tmp_path):
         "volume_index": 2,
         "series": "1.2.3",
         "roi": "auto",
+        "mirror": True,
+        "instances": True,
+        "least_instance_ml": 0.5,
     }
     (job,) = read_jobs(write_jobs(line), tmp_path / "out", LIVER).jobs
     assert (job.scan, job.name, job.out) == (
@@ -55,7 +58,13 @@ def test_a_line_may_say_everything_itself(write_jobs, tmp_path):
         "first",
         tmp_path / "results" / "first",
     )
-    assert job.question == Question(("spleen", "left kidney"), "mr", 0.6, True, 2, "1.2.3", "auto")
+    assert job.question == Question(
+        ("spleen", "left kidney"),
+        *("mr", 0.6, True, 2, "1.2.3", "auto"),
+        mirror=True,
+        instances=True,
+        least_instance_ml=0.5,
+    )
 
 
 def test_prompts_may_be_one_phrase_and_a_name_is_the_folder(write_jobs, tmp_path):

@@ -304,6 +304,9 @@ def test_resume_keeps_a_complete_answer_untouched(predict, scan, tmp_path, monke
     [
         ["--threshold", "0.4"],
         ["--roi", "auto"],
+        ["--mirror"],
+        ["--instances"],
+        ["--instances", "--least-instance-ml", "2"],
         ["-f", "nifti", "-f", "nrrd"],
         ["--preview"],
         ["right kidney"],
@@ -319,6 +322,18 @@ def test_resume_redoes_an_answer_to_another_question(predict, scan, tmp_path, mo
     assert (out / "textseg.json").read_bytes() != before
     assert "kept" not in said.err
     assert "kept" in predict(scan, "liver", *more, "-o", out, "--resume").err
+
+
+def test_resume_keeps_what_a_version_with_fewer_options_answered(predict, scan, tmp_path):
+    out = tmp_path / "out"
+    predict(scan, "liver", "-o", out)
+    manifest = read(out / "textseg.json")
+    for option in ("mirror", "least_instance_ml", "findings"):
+        del manifest["run"]["settings"][option]
+    (out / "textseg.json").write_text(json.dumps(manifest))
+    assert "kept" in predict(scan, "liver", "-o", out, "--resume").err
+    assert "kept" not in predict(scan, "liver", "--mirror", "-o", out, "--resume").err
+    assert read_manifest(out).run.settings["mirror"] is True
 
 
 def damage_mask(out, scan, write_scan):

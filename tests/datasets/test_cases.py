@@ -92,6 +92,51 @@ def test_the_modality_of_a_label_map_is_the_one_it_was_made_for(tmp_path):
     assert (case.modality, case.sequence, case.image) == ("ct", "", None)
 
 
+def several(tmp_path, channels, **changes):
+    (tmp_path / "torso").mkdir()
+    for file in channels.values():
+        (tmp_path / file).touch()
+    return read(tmp_path, entry(image=None, modality="MR", channels=channels, **changes))
+
+
+def test_a_scan_may_have_named_channels_and_a_report(tmp_path):
+    files = {"T1-CE": "torso/c.nii.gz", "t2f": "torso/f.nii.gz"}
+    (case,) = several(tmp_path, files, report="No mass.")
+    assert list(case.channels) == ["t1ce", "flair"]
+    assert case.scan_files == (tmp_path / "torso/c.nii.gz", tmp_path / "torso/f.nii.gz")
+    assert case.image is None
+    assert case.has_scan
+    assert case.read_report().text == "No mass."
+
+
+def test_a_report_may_be_a_file_beside_the_list(tmp_path):
+    (tmp_path / "torso").mkdir()
+    (tmp_path / "torso/a.txt").write_text("Mass on the left.")
+    (case,) = read(tmp_path, entry(report="torso/a.txt"))
+    assert case.report == tmp_path / "torso/a.txt"
+    assert case.read_report().text == "Mass on the left."
+    assert read(tmp_path, entry())[0].read_report() is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"channels": {"t1c": "torso/a.nii", "T1 CE": "torso/b.nii"}}, r"t1ce is given twice"),
+        ({"channels": {"--": "torso/a.nii"}}, r"no name of a channel"),
+        ({"image": "torso/a.nii", "channels": {"t1": "torso/b.nii"}}, r"one or the other"),
+        ({"channels": {"t1": "../b.nii"}}, r"not folder/file beside"),
+        ({"report": "torso/away.txt"}, r"'torso/away\.txt' does not exist"),
+        ({"report": "torso/away.npy"}, r"'torso/away\.npy' does not exist"),
+    ],
+)
+def test_channels_and_reports_that_cannot_be_are_refused(tmp_path, changes, cause):
+    (tmp_path / "torso").mkdir()
+    for name in "ab":
+        (tmp_path / f"torso/{name}.nii").touch()
+    with pytest.raises(ModelError, match=rf"E404.*case 't1'.*{cause}"):
+        read(tmp_path, entry(**{"image": None, "modality": "MR", **changes}))
+
+
 def test_a_scan_without_labels_knows_nothing(tmp_path):
     (case,) = read(tmp_path, entry(label=None, labels=(), unnamed_values=None, split="demo"))
     assert case.labels == {}
@@ -123,7 +168,7 @@ def test_a_missing_list_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
-        ({"split": "test"}, r"case 't1': split"),
+        ({"split": "hidden"}, r"case 't1': split"),
         ({"id": ""}, r"id: String should have at least 1"),
         ({"labels": {"one": "liver"}}, r"case 't1': labels"),
         ({"dataset": "torsos"}, r"there is no data set 'torsos'"),

@@ -78,6 +78,7 @@ ARRAYS = ("toothfairy",)
 """Data sets of NumPy arrays, which do not say where their voxels lie."""
 SPECS = {
     **{name: spec for name, spec in REGISTRY.items() if name not in ARRAYS},
+    "textbrats": load_registry()["textbrats"],
     **{f"toy: {name}": toy(layout) for name, layout in TOYS.items()},
     **{f"toy: {name}": toy(layout, NAMED) for name, layout in NAMED_TOYS.items()},
 }

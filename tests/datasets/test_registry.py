@@ -9,7 +9,9 @@ from textseg.knowledge import load_tree
 from textseg.resources import data_folder
 
 FOLDER = data_folder("datasets_registry")
-PATHS = [*sorted(FOLDER.glob("*.yaml")), *sorted(FOLDER.glob("samples/*.yaml"))]
+PATHS = [
+    path for place in ("", "extra/", "samples/") for path in sorted(FOLDER.glob(f"{place}*.yaml"))
+]
 SOUND = {
     "name": "toy",
     "title": "Toy set",

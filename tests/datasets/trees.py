@@ -38,6 +38,7 @@ def write_tree(spec, root: Path) -> None:
     """Two cases of the data set, each with the voxel of every label."""
     write = {"files": _write_files, "nnunet": _write_nnunet, "bids": _write_bids}
     write |= {"dicom": _write_dicom, "freesurfer": _write_freesurfer}
+    write |= {"textbrats": _write_textbrats}
     write[spec.layout.kind](spec, root)
 
 
@@ -128,6 +129,27 @@ def _write_freesurfer(spec, root):
         folder = root / f"bert{case}/mri"
         _write_image(folder / spec.layout.image, scan_of(spec).clip(0))
         _write_mask(folder / spec.layout.masks, one_map(spec))
+
+
+def _write_textbrats(spec, root):
+    entries = []
+    for number, case in enumerate(CASES):
+        name = f"Case_{case}/Case_{case}"
+        images = [f"{name}_{channel}.nii.gz" for channel in spec.layout.channels]
+        for place, image in enumerate(images):
+            _write_image(root / image, scan_of(spec) + place)
+        _write_mask(root / f"{name}_seg.nii.gz", one_map(spec))
+        text = f"Mass in the left frontal lobe of case {case}."
+        (root / f"{name}_flair_text.txt").write_text(text)
+        entries.append(
+            {
+                "fold": number,
+                "image": images,
+                "label": f"{name}_seg.nii.gz",
+                "text_feature": f"{name}_flair_text.npy",
+            }
+        )
+    (root / next(iter(spec.layout.lists))).write_text(json.dumps({"training": entries}))
 
 
 def _write_dicom(spec, root):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from fakes import CLEAN, STILL, apart, contrast, torso_labels, training_case
 
+from textseg.imaging import intensity_scale
 from textseg.training.body import body_distances
+from textseg.training.conditions import CaseReport
 from textseg.training.domain_labels import IGNORE
 from textseg.training.sampling import (
     DomainConfig,
@@ -16,6 +20,7 @@ from textseg.training.sampling import (
     case_weights,
     share_of,
 )
+from textseg.training.training_case import ScanVoxels
 
 CONCEPTS = ("spleen", "kidney.right", "kidney.left", "liver", "lung.middle_lobe.right")
 LABELS = apart(CONCEPTS)
@@ -152,6 +157,128 @@ def test_known_follows_the_sides():
     assert straight.known[0].tolist() == [True, True, False, True, True, False]
     # the right middle lobe has no left counterpart: in a mirrored image nothing is known of it
     assert mirrored.known[0].tolist() == [True, False, True, True, False, False]
+
+
+def channelled(*names, image=True, seed=0, **about):
+    """A case with a scan of named channels; each has the contrast of its place, and its unit."""
+    raw = torso_labels((28, 24, 22))
+    scans = {
+        name: torch.from_numpy(contrast(raw, seed=seed)) * (place + 1)
+        for place, name in enumerate(names)
+    }
+    channels = {n: ScanVoxels(s.numpy(), intensity_scale(s, "mr")) for n, s in scans.items()}
+    return make_case(image=False, channels=channels if image else {}, **about)
+
+
+def report(length=3, *, mirrored=True):
+    tokens = torch.arange(2.0 * length).view(length, 2)
+    return CaseReport(tokens, -tokens if mirrored else None)
+
+
+CHANNELS = {"channels": ["flair", "T1CE"], "real": 1.0}
+
+
+def test_one_named_channel_is_sampled_as_an_unnamed_one():
+    case = make_case()
+    named = make_case(image=False, channels={"flair": case.scan[""]})
+    for seed in range(4):
+        batch = draw(make_sampler(case, batch=2), seed=seed)
+        again = draw(make_sampler(named, batch=2, channels=["FLAIR"]), seed=seed)
+        assert same(batch, again)
+
+
+def test_channels_come_in_the_order_of_the_domain_on_one_cut_and_each_on_its_scale():
+    case = channelled("t1ce", "flair", "adc")
+    settings = {**CHANNELS, "geometry": STILL, "quality": CLEAN, "mirror": 0}
+    batch = draw(make_sampler(case, **settings))
+    assert batch.image.shape == (1, 2, 16, 20, 12)
+    # one contrast in another unit: the same once each is scaled, so the same places were cut
+    torch.testing.assert_close(batch.image[0, 0], batch.image[0, 1])
+    single = make_case(channels={}, image=True)
+    expected = draw(make_sampler(single, **{**settings, "channels": []})).image[0, 0]
+    torch.testing.assert_close(batch.image[0, 0], expected)
+    assert torch.equal(
+        batch.labels, draw(make_sampler(single, **settings | {"channels": []})).labels
+    )
+
+
+def test_each_channel_is_degraded_on_its_own():
+    batch = draw(make_sampler(channelled("flair", "t1ce"), **CHANNELS))
+    assert not torch.allclose(batch.image[0, 0], batch.image[0, 1], atol=0.05)
+
+
+def test_a_channel_that_the_scan_lacks_is_nan():
+    image = draw(make_sampler(channelled("t1ce"), **CHANNELS)).image[0]
+    assert image[0].isnan().all()
+    assert image[1].isfinite().all()
+
+
+@pytest.mark.parametrize(("dropout", "shown"), [(0.0, {3}), (0.5, {1, 2, 3}), (1.0, {1})])
+def test_channels_are_dropped_but_never_all(dropout, shown):
+    sampler = make_sampler(
+        channelled("flair", "t1", "t2"),
+        channels=["flair", "t1", "t2"],
+        channel_dropout=dropout,
+        real=1.0,
+        window=(8, 8, 4),
+    )
+    kept = []
+    for seed in range(20):
+        image = draw(sampler, seed=seed).image[0]
+        dropped = image.isnan().all(dim=(1, 2, 3))
+        assert image[~dropped].isfinite().all()
+        kept.append(tuple((~dropped).tolist()))
+    assert {sum(each) for each in kept} == shown
+    assert len({each for each in kept if sum(each) == 1}) == (0 if dropout == 0 else 3)
+
+
+def test_a_scan_that_ends_early_is_dark_in_each_channel_beyond():
+    short = dataclasses.replace(STILL, slab=1.0, slab_mm=(16.0, 16.0))
+    case = channelled("t1ce", change=lambda labels: labels.fill_(4))
+    sampler = make_sampler(case, **CHANNELS, geometry=short, window=(24, 24, 20))
+    batch = draw(sampler)
+    missing = batch.labels[0] == IGNORE
+    assert 0.5 < float(missing.float().mean()) < 1
+    assert len(batch.image[0, 1][missing].unique()) == 1
+    assert batch.image[0, 0].isnan().all()
+
+
+def test_a_label_map_alone_gets_an_image_for_every_channel():
+    image = draw(make_sampler(channelled(image=False), **CHANNELS)).image[0]
+    assert image.isfinite().all()
+    assert not torch.allclose(image[0], image[1], atol=0.05)
+
+
+def test_a_batch_has_the_reports_of_its_crops_and_none_without():
+    cases = (make_case("a", report=report(3)), make_case("b", report=None))
+    batch = draw(make_sampler(*cases, batch=8, mirror=0))
+    lengths = batch.report.mask.sum(1).tolist()
+    assert set(lengths) == {0, 3}
+    for tokens, length in zip(batch.report.tokens, lengths, strict=True):
+        assert torch.equal(tokens[:length], report(3).tokens[:length])
+    assert draw(make_sampler(make_case())).report is None
+
+
+def test_a_mirrored_crop_has_the_report_with_its_sides_swapped():
+    for mirror, expected in ((0.0, report().tokens), (1.0, report().mirrored)):
+        sampler = make_sampler(make_case(report=report()), mirror=mirror)
+        assert torch.equal(draw(sampler).report.tokens[0], expected)
+
+
+def test_a_case_whose_report_cannot_be_mirrored_keeps_its_sides():
+    fixed = make_case(report=report(mirrored=False))
+    mirrored, straight = (draw(make_sampler(fixed, mirror=mirror)) for mirror in (1.0, 0.0))
+    assert torch.equal(mirrored.image, straight.image)
+    assert torch.equal(mirrored.labels, straight.labels)
+    assert torch.equal(mirrored.report.tokens[0], report().tokens)
+
+
+def test_dropped_reports_say_nothing():
+    batch = draw(make_sampler(make_case(report=report()), report_dropout=1.0, batch=2))
+    assert batch.report.mask.shape[0] == 2
+    assert not batch.report.mask.any()
+    some = make_sampler(make_case(report=report()), report_dropout=0.5)
+    assert {bool(draw(some, seed=s).report.mask.any()) for s in range(12)} == {True, False}
 
 
 def test_image_and_labels_are_cut_from_the_same_place():

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from textseg.atomic import exists_error, file_sha256
@@ -19,7 +20,8 @@ from textseg.cli.jobs import Job, Question
 from textseg.errors import Cancelled, InputError, PromptError, TextsegError
 from textseg.outputs.formats import format_of
 from textseg.outputs.layout import OutputPlan, plan_output
-from textseg.outputs.manifest import Manifest, is_complete, read_manifest
+from textseg.outputs.manifest import Manifest, ReportRecord, is_complete, read_manifest
+from textseg.reports.given import GivenReport
 
 if TYPE_CHECKING:
     from textseg.imaging import Volume
@@ -73,14 +75,19 @@ class Task:
 
     @property
     def plan(self) -> OutputPlan:
-        """The files of the answer."""
+        """The files of the answer, as far as they are known before a report is read."""
+        return self.plan_for(self.job.question.prompts)
+
+    def plan_for(self, prompts: Sequence[str]) -> OutputPlan:
+        """The files of the answer to such prompts."""
         stats = self.delivery.stats
         return plan_output(
             self.job.out,
-            self.job.question.prompts,
+            prompts,
             formats=self.delivery.formats,
             stats=format_of(self.job.out) is None if stats is None else stats,
             preview=self.delivery.preview,
+            instances=self.job.question.instances,
         )
 
 
@@ -147,11 +154,14 @@ class Steps:
         """The scan in memory, or the answer of an earlier run if that is to be kept.
 
         Raises:
-            InputError: The scan is missing, damaged or cannot be trusted.
+            InputError: The scan is missing, damaged or cannot be trusted, or the report is.
             ResourceError: An answer to other prompts would be lost (E504).
         """
+        question = task.job.question
+        # also without --resume: better told before the scan is read
+        report = None if question.report is None else GivenReport.of(question.report)
         if task.delivery.resume:
-            kept = _standing_answer(task)
+            kept = _standing_answer(task, report)
             if kept is not None:
                 return Answer(kept, {}, is_kept=True)
             if not task.delivery.overwrite:
@@ -159,9 +169,8 @@ class Steps:
         from textseg.imaging import as_volume
 
         started = time.perf_counter()
-        question = task.job.question
         volume = as_volume(
-            task.job.scan,
+            task.job.source,
             modality=question.modality,
             volume_index=question.volume_index,
             series=question.series,
@@ -180,10 +189,12 @@ class Steps:
         with self._watch(task) as progress:
             segmentation = self._segmenter(
                 loaded.volume,
-                question.prompts,
+                question.prompts or None,
+                report=question.report,
                 threshold=question.threshold,
                 keep_islands=question.keep_islands,
                 roi=question.roi,
+                mirror=question.mirror,
                 progress=progress,
             )
         if question.strict:
@@ -199,9 +210,10 @@ class Steps:
         """
         from textseg.outputs.saving import save_result
 
-        plan = task.plan
+        plan = task.plan_for(list(segmentation))
         plan.check(overwrite=task.delivery.overwrite or task.delivery.resume)
-        manifest = save_result(segmentation, plan)
+        least_ml = task.job.question.least_instance_ml
+        manifest = save_result(segmentation, plan, least_instance_ml=least_ml)
         _log_run(task.job, manifest)
         measured = segmentation.items() if task.delivery.measure else ()
         return Answer(manifest, {p: result.statistics["volume_ml"] for p, result in measured})
@@ -233,40 +245,63 @@ def raise_refused(refused: Mapping[str, str]) -> None:
         raise PromptError(causes, remedy="Nothing was segmented, because of --strict-prompts.")
 
 
-def _standing_answer(task: Task) -> Manifest | None:
+def _standing_answer(task: Task, report: GivenReport | None) -> Manifest | None:
     """The manifest of an earlier run that answered this very question, with all its files."""
     plan, question = task.plan, task.job.question
     if not is_complete(plan.manifest, prompts=question.prompts, model_sha256=task.model_sha256):
         return None
     manifest = read_manifest(plan.manifest)
+    if not question.is_that_of(manifest.run.settings):
+        return None
+    if not question.prompts:
+        plan = task.plan_for([entry.prompt for entry in manifest.prompts])
     written = {record.name for record in manifest.files}
     found = {entry.prompt for entry in manifest.prompts if entry.status == "ok"}
     wanted = {path.name for prompt in found & set(plan.masks) for path, _ in plan.masks[prompt]} | {
         path.name for path in (plan.statistics, plan.preview) if path is not None
     }
-    if manifest.run.settings != question.settings() or not wanted <= written:
+    if not wanted <= written:
+        return None
+    if not _is_same_report(report, manifest.run.report):
         return None
     return manifest if _is_same_scan(task.job, manifest, plan) else None
 
 
+def _is_same_report(report: GivenReport | None, told: ReportRecord | None) -> bool:
+    return (report.sha256 if report else None) == (told.sha256 if told else None)
+
+
 def _is_same_scan(job: Job, manifest: Manifest, plan: OutputPlan) -> bool:
-    if manifest.input.sha256 is not None:
-        return job.scan.is_file() and file_sha256(job.scan) == manifest.input.sha256
+    told = {c.name: c.sha256 for c in manifest.run.channels if not c.is_missing}
+    channels = dict(job.channels)
+    if told.keys() != channels.keys():
+        return False
+    if not channels:
+        return _is_same_file(job.scan, manifest.input.sha256, plan)
+    return all(_is_same_file(channels[name], sha256, plan) for name, sha256 in told.items())
+
+
+def _is_same_file(scan: Path, sha256: str | None, plan: OutputPlan) -> bool:
+    if sha256 is not None:
+        return scan.is_file() and file_sha256(scan) == sha256
     # scans of several files have no one hash; then a file newer than the answer is a change
-    files = [p for p in job.scan.rglob("*") if p.is_file()] if job.scan.is_dir() else [job.scan]
+    files = [p for p in scan.rglob("*") if p.is_file()] if scan.is_dir() else [scan]
     newest = max((path.stat().st_mtime for path in files), default=0.0)
     return newest <= plan.manifest.stat().st_mtime
 
 
 def _refuse_losing_others(task: Task) -> None:
     """E504 if the place holds the answer to prompts that are not asked now."""
-    manifest = task.plan.manifest
+    manifest, prompts = task.plan.manifest, task.job.question.prompts
     try:
         earlier = read_manifest(manifest)
     except InputError:
         # no finished answer, so nothing to lose
         return
-    if not {entry.prompt for entry in earlier.prompts} <= set(task.job.question.prompts):
+    if not prompts and earlier.run.findings is not None:
+        # what a report stated gives way to what it states now
+        return
+    if not {entry.prompt for entry in earlier.prompts} <= set(prompts):
         raise exists_error(manifest)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from textseg.cli.sensitivity import Asked, drawn_how, refuse, show_sensitivity
 from textseg.cli.terminal import (
     DebugFlag,
     JsonFlag,
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
     from textseg.training.evaluation import CaseTable
 
 Predicted = Annotated[
-    Path,
+    Path | None,
     typer.Argument(metavar="PRED", help="A mask, label map, result folder, or a folder of those."),
 ]
 Reference = Annotated[
-    Path,
+    Path | None,
     typer.Argument(metavar="REF", help="A mask or label map, or a folder named like PRED."),
 ]
 Labels = Annotated[
@@ -51,7 +53,8 @@ Cases = Annotated[
     typer.Option(
         metavar="TABLE",
         help="What is known of each scan, as .csv, .tsv or .json whose first column is 'case'; "
-        "means keep the scans of each 'dataset' and 'modality' apart.",
+        "means keep the scans of each 'dataset' and 'modality' apart. With --sensitivity, the "
+        "case list that `textseg data prepare` writes.",
     ),
 ]
 By = Annotated[
@@ -64,15 +67,42 @@ Bootstrap = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Of the resamples.")]
 
 
+Sensitivity = Annotated[
+    bool,
+    typer.Option(
+        "--sensitivity",
+        help="Instead of masks, score how much those of --model depend on the report of a scan.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="Name or folder of a model, for --sensitivity."
+    ),
+]
+WhichSplit = Annotated[
+    Literal["train", "val", "test", "demo"] | None,
+    typer.Option("--split", help="Cases of --sensitivity; val by default."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="How many cases --sensitivity looks at; all by default."),
+]
+
+
 def evaluate(
-    predicted: Predicted,
-    reference: Reference,
+    predicted: Predicted = None,
+    reference: Reference = None,
     labels: Labels = None,
     tolerance: Tolerance = 2.0,
     cases: Cases = None,
     by: By = None,
     bootstrap: Bootstrap = 1000,
     seed: Seed = 0,
+    sensitivity: Sensitivity = False,
+    model: Model = None,
+    split: WhichSplit = None,
+    limit: Limit = None,
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the rows to this file.")
     ] = None,
@@ -85,6 +115,9 @@ def evaluate(
 
     Dice, surface Dice (NSD) and HD95 in mm for each structure that both sides have. Several scans
     also give means by structure, data set and region, with intervals from resampled scans.
+
+    With --sensitivity a model is asked about each case of --cases with its own report and with
+    others: swapped, dropped, sentences shuffled, findings negated.
     """
     import numpy as np
 
@@ -94,6 +127,17 @@ def evaluate(
 
     if csv is not None and csv.exists() and not overwrite:
         raise exists_error(csv)
+    if sensitivity:
+        misplaced = {"PRED": predicted, "--labels": labels, "--by": by}
+        asked = Asked.of(model, cases, split=split, limit=limit, misplaced=misplaced)
+        answer = asked.measure(samples=bootstrap, seed=seed, quiet=quiet or as_json)
+        if csv is not None:
+            answer.write_csv(csv, overwrite=overwrite)
+        show_sensitivity(answer, seed=seed, as_json=as_json, quiet=quiet)
+        return
+    if predicted is None or reference is None:
+        raise UsageError("give PRED and REF, or --sensitivity with --model and --cases.")
+    refuse("without --sensitivity", {"--model": model, "--split": split, "--limit": limit})
     known = None if cases is None else evaluation.read_case_table(cases)
     columns = _columns(by, known)
     with progress_bar(predicted.name, unit="structures", shown=not quiet) as move:
@@ -112,12 +156,8 @@ def evaluate(
         table.write_csv(csv, overwrite=overwrite)
     random = np.random.default_rng(seed)
     summary = aggregation.summarise(table.rows, generator=random, samples=bootstrap)
-    groups = [
-        aggregation.compare_groups(
-            table.rows, column, values=values, generator=random, samples=bootstrap
-        )
-        for column, values in columns.items()
-    ]
+    compare = partial(aggregation.compare_groups, table.rows, generator=random, samples=bootstrap)
+    groups = [compare(column, values=values) for column, values in columns.items()]
     if as_json:
         how = {"samples": bootstrap, "level": aggregation.LEVEL, "seed": seed}
         compared = [asdict(group) for column in groups for group in column]
@@ -125,9 +165,8 @@ def evaluate(
         print_json({**table.as_dict(), **means}, indent=2)
     elif not quiet:
         print_rich(table.to_rich())
-        drawn = f", 95 % intervals of {bootstrap} resamples, seed {seed}" if bootstrap else ""
         if len({row.case for row in table.rows}) > 1:
-            _print_means(summary, how=drawn)
+            _print_means(summary, how=drawn_how(bootstrap, seed=seed))
         for column in groups:
             _print_groups(column, few=aggregation.FEW_SCANS)
 

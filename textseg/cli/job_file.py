@@ -7,13 +7,22 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from textseg.cli.jobs import AnyModality, Job, Jobs, Question, distinct
 from textseg.cli.resolve import read_lines
-from textseg.cli.scans import default_place, stem
+from textseg.cli.scans import channel_job, default_place, stem
 from textseg.errors import InputError
+from textseg.imaging.channels import by_channel
 from textseg.outputs.formats import format_of
+from textseg.reports.given import placed_report
 
 
 def _said(text: str) -> str:
@@ -28,6 +37,24 @@ def _inner(name: str) -> str:
     return name
 
 
+def _distinct(channels: dict[str, str]) -> dict[str, str]:
+    try:
+        return by_channel(channels.items())
+    except InputError as error:
+        raise ValueError(error.cause) from error
+
+
+_OWN = (
+    "modality",
+    "threshold",
+    "keep_islands",
+    "volume_index",
+    "series",
+    "roi",
+    "mirror",
+    "instances",
+    "least_instance_ml",
+)
 _Said = Annotated[str, AfterValidator(_said)]
 
 
@@ -36,7 +63,9 @@ class _Line(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    scan: _Said
+    scan: _Said | None = None
+    channels: Annotated[dict[_Said, _Said], AfterValidator(_distinct)] | None = None
+    report: _Said | None = None
     prompts: _Said | list[_Said] | None = None
     out: _Said | None = None
     name: Annotated[_Said, AfterValidator(_inner)] | None = None
@@ -46,25 +75,38 @@ class _Line(BaseModel):
     volume_index: int | None = Field(default=None, ge=0)
     series: _Said | None = None
     roi: Literal["off", "auto"] | None = None
+    mirror: bool | None = None
+    instances: bool | None = None
+    least_instance_ml: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _says_which_scan(self) -> _Line:
+        if self.scan is None and self.channels is None:
+            raise ValueError("'scan' is missing, and so is 'channels'")
+        if self.scan is not None and self.channels is not None:
+            raise ValueError("'scan' and 'channels' are both given")
+        return self
 
     def job(self, root: Path, out: Path | None, default: Question) -> Job:
         """The job that the line stands for; its relative paths start at ``root``."""
-        scan = root / self.scan
+        channels = {name: root / file for name, file in (self.channels or {}).items()}
+        scan = next(iter(channels.values())) if self.scan is None else root / self.scan
         name = self.name or stem(scan)
         below = out / name if out is not None else default_place(scan)
-        return Job(
-            scan=scan,
-            name=name,
-            out=root / self.out if self.out else below,
-            question=self._question(default),
-        )
+        place = root / self.out if self.out else below
+        question = self._question(root, default)
+        if channels:
+            return replace(channel_job(channels, place, question), name=name)
+        return Job(scan=scan, name=name, out=place, question=question)
 
-    def _question(self, default: Question) -> Question:
-        own = ("modality", "threshold", "keep_islands", "volume_index", "series", "roi")
-        given: dict[str, Any] = {k: getattr(self, k) for k in own if getattr(self, k) is not None}
+    def _question(self, root: Path, default: Question) -> Question:
+        given: dict[str, Any] = {k: getattr(self, k) for k in _OWN if getattr(self, k) is not None}
         if self.prompts:
             listed = [self.prompts] if isinstance(self.prompts, str) else self.prompts
             given["prompts"] = distinct(listed)
+        if self.report:
+            # on a cluster the worker is in another folder
+            given["report"] = placed_report(self.report, root.absolute())
         return replace(default, **given)
 
 
@@ -72,9 +114,11 @@ def read_jobs(path: Path, out: Path | None, default: Question) -> Jobs:
     """The jobs of a file, in its order; blank lines are passed over.
 
     Args:
-        path: One JSON object per line with ``scan`` and, as far as they differ from the command
-            line, ``prompts``, ``out``, ``name``, ``modality``, ``threshold``, ``keep_islands``,
-            ``volume_index``, ``series`` and ``roi``. Relative paths start at the file's own folder.
+        path: One JSON object per line with ``scan``, or with ``channels`` and their files, and, as
+            far as they differ from the command line, ``prompts``, ``report``, ``out``, ``name``,
+            ``modality``, ``threshold``, ``keep_islands``, ``volume_index``, ``series``, ``roi``,
+            ``mirror``, ``instances`` and ``least_instance_ml``. A line with a report and no prompts
+            asks for what the report states. Relative paths start at the file's own folder.
         out: Folder below which a job without ``out`` gets one of its name.
         default: What is asked where the line says nothing else.
 
@@ -115,10 +159,11 @@ def _where(fault: Mapping[str, Any]) -> str:
 
 def _faults(job: Job) -> list[str]:
     prompts = job.question.prompts
-    if not prompts:
-        return ["no 'prompts', and none on the command line"]
-    if format_of(job.out) is not None and len(prompts) > 1:
-        return [f"one file cannot hold {len(prompts)} prompts; give a folder as 'out'"]
+    if job.question.fault is not None:
+        return [f"no 'prompts', and none on the command line; {job.question.fault}"]
+    if format_of(job.out) is not None and len(prompts) != 1:
+        what = f"{len(prompts)} prompts" if prompts else "the findings of a report"
+        return [f"one file cannot hold {what}; give a folder as 'out'"]
     return []
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
+
+from textseg.reports.given import FEATURES_SUFFIX
 
 Modality = Literal["ct", "mr", "pet"]
 AnyModality = Literal["auto", "ct", "mr", "pet"]
+_SETTINGS_ADDED = MappingProxyType({"mirror": False, "least_instance_ml": None, "findings": False})
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Question:
     """What is asked of a scan.
 
     Attributes:
-        prompts: Distinct, in order.
+        prompts: Distinct, in order; none asks for the findings of the report.
         modality: As told, or ``auto``.
         threshold: None for the model's own.
         keep_islands: Keep small pieces of masks.
@@ -24,6 +28,10 @@ class Question:
         series: Which series of a DICOM folder.
         roi: ``auto`` to segment only where the prompts are likely.
         strict: Refuse prompts that name nothing, instead of warning.
+        report: Of the scan: its text, or the path of a file; see ``GivenReport``.
+        mirror: Look a second time, in a mirror.
+        instances: Number the connected pieces of masks.
+        least_instance_ml: Smaller pieces are none.
     """
 
     prompts: tuple[str, ...]
@@ -34,9 +42,24 @@ class Question:
     series: str | None = None
     roi: Literal["off", "auto"] = "off"
     strict: bool = False
+    report: str | None = field(default=None, repr=False)
+    mirror: bool = False
+    instances: bool = False
+    least_instance_ml: float = 0.0
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing is asked, or None if something is."""
+        if self.prompts:
+            return None
+        if self.report is None:
+            return "there is no report whose findings could be asked for"
+        if self.report.lower().endswith(FEATURES_SUFFIX):
+            return "the features of a report do not tell its findings"
+        return None
 
     def settings(self) -> dict[str, str | int | float | bool | None]:
-        """What besides prompts, scan and model decides the answer; kept in the manifest."""
+        """What besides prompts, scan, report and model decides the answer, for the manifest."""
         return {
             "modality": self.modality,
             "threshold": self.threshold,
@@ -44,7 +67,15 @@ class Question:
             "volume": self.volume_index,
             "series": self.series,
             "roi": self.roi,
+            "mirror": self.mirror,
+            "least_instance_ml": self.least_instance_ml if self.instances else None,
+            "findings": not self.prompts,
         }
+
+    def is_that_of(self, settings: Mapping[str, str | int | float | bool | None]) -> bool:
+        """Whether an answer with such settings would be the same one."""
+        # older versions could not be asked otherwise
+        return self.settings() == {**_SETTINGS_ADDED, **settings}
 
 
 @dataclass(frozen=True)
@@ -52,16 +83,23 @@ class Job:
     """One scan to segment.
 
     Attributes:
-        scan: A file, or the folder of a DICOM series.
+        scan: A file, or the folder of a DICOM series; of several channels, that of the first.
         name: What to call it in messages.
         out: The folder of its results, or the file of a single mask.
         question: What is asked of it.
+        channels: Their names and absolute paths, if the scan is given by channels.
     """
 
     scan: Path
     name: str
     out: Path
     question: Question
+    channels: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def source(self) -> Path | dict[str, Path]:
+        """The scan as a segmenter takes it."""
+        return dict(self.channels) or self.scan
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ def predict(
         str | None,
         typer.Argument(
             metavar="INPUT",
-            help="A scan, a DICOM folder, or a folder of scans; with --jobs none is given.",
+            help="A scan, a DICOM folder, or a folder of scans; with --channel or --jobs none is "
+            "given.",
             show_default=False,
         ),
     ] = None,
@@ -40,6 +41,23 @@ def predict(
             metavar="OUT",
             help="Result folder; or for one prompt a file such as liver.nii.gz. "
             "Default: <scan>_textseg beside the scan.",
+        ),
+    ] = None,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--channel",
+            metavar="NAME=FILE",
+            help="A channel of the scan, such as flair=flair.nii.gz; repeatable.",
+        ),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            metavar="FILE_OR_TEXT",
+            help="The scan's radiology report. Without a PROMPT, its findings are segmented; "
+            "models that read reports see it in any case.",
         ),
     ] = None,
     prompts_file: Annotated[
@@ -87,6 +105,12 @@ def predict(
         Literal["off", "auto"],
         typer.Option(help="auto looks first where the prompts are, and segments only there."),
     ] = "off",
+    mirror: Annotated[
+        bool,
+        typer.Option(
+            "--mirror", help="Look a second time, in a mirror, and average: twice the time."
+        ),
+    ] = False,
     formats: Annotated[
         list[str] | None,
         typer.Option("--format", "-f", help="nifti (default), nii, nrrd or mha; repeatable."),
@@ -102,6 +126,16 @@ def predict(
     preview: Annotated[
         bool, typer.Option("--preview", help="Write a picture of the masks over the scan.")
     ] = False,
+    instances: Annotated[
+        bool,
+        typer.Option(
+            "--instances", help="Write a map of each mask's pieces as well, numbered by size."
+        ),
+    ] = False,
+    least_instance_ml: Annotated[
+        float,
+        typer.Option(min=0, metavar="ML", help="With --instances: leave out smaller pieces."),
+    ] = 0.0,
     strict_prompts: Annotated[
         bool, typer.Option("--strict-prompts", help="Refuse prompts that name nothing (exit 7).")
     ] = False,
@@ -149,14 +183,18 @@ def predict(
     and skipped.
     """
     with stopping_on_signals(), logging_to_stderr(verbose=verbose, debug=debug):
-        from textseg.cli import batch, report
+        from textseg.cli import batch
         from textseg.cli.answering import Delivery, Setup
         from textseg.cli.jobs import Question, distinct, share_of
+        from textseg.cli.report import Talk
         from textseg.cli.resolve import read_prompts
+        from textseg.reports.given import placed_report
 
+        if jobs is not None and channels:
+            raise UsageError(f"{jobs} holds jobs; name the channels there, not with --channel.")
         words = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
-        if jobs is not None and source is not None:
-            # the jobs say which scans, so that the first word is a prompt as well
+        if (jobs is not None or channels) and source is not None:
+            # they say which scans, so that the first word is a prompt as well
             words.insert(0, source)
         question = Question(
             prompts=distinct(words),
@@ -167,12 +205,24 @@ def predict(
             series=series,
             roi=roi,
             strict=strict_prompts,
+            # on a cluster the worker is in another folder
+            report=None if report is None else placed_report(report, Path.cwd()),
+            mirror=mirror,
+            instances=instances,
+            least_instance_ml=least_instance_ml,
         )
         chosen = tuple(formats or ["nifti"])
         _check_formats(chosen)
         _check_share(num_parts, part_id)
-        planned = _listed(jobs, out, question) if jobs else _found(source, out, question)
-        talk = report.Talk(as_json, quiet, debug, is_batch=planned.is_batch or runner == "ray")
+        if jobs is not None:
+            planned = _listed(jobs, out, question)
+        elif channels:
+            planned = _given(channels, out, question)
+        else:
+            planned = _found(source, out, question)
+        if planned.is_batch and report is not None:
+            raise UsageError("a --report is that of one scan; with --jobs each scan has its own.")
+        talk = Talk(as_json, quiet, debug, is_batch=planned.is_batch or runner == "ray")
         delivery = Delivery(chosen, stats, preview, resume, overwrite, measure=talk.has_table)
         code = batch.run(
             share_of(planned.jobs, num_parts=num_parts, part_id=part_id),
@@ -199,11 +249,8 @@ def _found(name: str | None, out: Path | None, question: Question) -> Jobs:
     from textseg.cli.scans import plan_jobs
 
     if name is None:
-        raise UsageError("Give an INPUT, or --jobs.")
-    if not question.prompts:
-        raise UsageError("Give at least one PROMPT, or --prompts-file.")
-    if _is_file_name(out) and len(question.prompts) > 1:
-        raise UsageError(f"one file cannot hold {len(question.prompts)} prompts; give -o a folder.")
+        raise UsageError("Give an INPUT, or --jobs, or a --channel.")
+    _check_question(question, out)
     source = Path(name)
     if out is not None and source.is_dir() and out.absolute() == source.absolute():
         # masks among the scans would be taken for scans by the next run
@@ -212,6 +259,30 @@ def _found(name: str | None, out: Path | None, question: Question) -> Jobs:
     if planned.is_batch and _is_file_name(out):
         raise UsageError(f"{source} holds several scans; give a folder as -o.")
     return planned
+
+
+def _given(channels: list[str], out: Path | None, question: Question) -> Jobs:
+    """The scan of which the channels are named."""
+    from textseg.cli.scans import plan_channels
+
+    _check_question(question, out)
+    named = []
+    for text in channels:
+        name, _, file = text.partition("=")
+        if not (name.strip() and file):
+            raise UsageError(f"--channel {text!r} is not of the form NAME=FILE.")
+        named.append((name, Path(file)))
+    return plan_channels(named, out, question)
+
+
+def _check_question(question: Question, out: Path | None) -> None:
+    if question.fault is not None:
+        raise UsageError(f"Give at least one PROMPT, or --prompts-file; {question.fault}.")
+    if question.least_instance_ml and not question.instances:
+        raise UsageError("--least-instance-ml needs --instances.")
+    if _is_file_name(out) and len(question.prompts) != 1:
+        what = f"{len(question.prompts)} prompts" if question.prompts else "a report's findings"
+        raise UsageError(f"one file cannot hold {what}; give -o a folder.")
 
 
 def _check_formats(formats: tuple[str, ...]) -> None:

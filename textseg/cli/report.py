@@ -77,13 +77,17 @@ def answered(
         return
     if not talk.has_table:
         return
-    columns = ("prompt", "status", "ml", "presence", "file")
+    columns = ["prompt", "status", "ml", "presence", "file"]
+    is_of_report = manifest.run.findings is not None
+    if is_of_report:
+        columns.insert(1, "sentence")
     table = make_table(*columns, numbers=("ml", "presence"))
     for record, volume in zip(manifest.prompts, volumes_ml.values(), strict=True):
         presence = "-" if record.presence is None else f"{record.presence:.2f}"
         shown = "-" if volume is None else f"{volume:.2f}"
         note = record.file or _hints(record.suggestions[:2]) or "-"
-        table.add_row(*cells(record.prompt, record.status, shown, presence, note))
+        prompt = [record.prompt, _sentences(record)] if is_of_report else [record.prompt]
+        table.add_row(*cells(*prompt, record.status, shown, presence, note))
     print_rich(table, title=f"{name}: results in {place}")
     point_to_names(manifest.prompts)
 
@@ -105,6 +109,15 @@ def _warn_all(manifest: Manifest, *, scan: str) -> None:
                 warn(f"{scan}'{record.prompt}': {warning}")
         else:
             warn(f"{scan}'{record.prompt}': {reason(record)}", kind=record.status)
+
+    if manifest.run.findings is not None:
+        for finding in manifest.run.findings.passed_over:
+            warn(f"{scan}sentence {finding.sentence + 1}: {finding.reason}", kind="passed-over")
+
+
+def _sentences(record: PromptRecord) -> str:
+    """The sentences of the report that state it, the first of all being 1."""
+    return ", ".join(str(n + 1) for n in sorted({said.sentence for said in record.said}))
 
 
 def _print_manifest(manifest: Manifest, talk: Talk) -> None:

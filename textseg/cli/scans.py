@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from textseg.cli.jobs import Job, Jobs, Question
 from textseg.errors import InputError, ResourceError
 from textseg.imaging import gate
+from textseg.imaging.channels import by_channel
 from textseg.imaging.readers import dicom
 from textseg.outputs.formats import format_of
+from textseg.outputs.layout import INSTANCES_ENDING
 from textseg.outputs.manifest import MANIFEST_NAME, read_manifest
 
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh")
@@ -37,6 +40,27 @@ def plan_jobs(source: Path, out: Path | None, question: Question) -> Jobs:
         Job(scan, str(scan.relative_to(source)), place / names[scan], question) for scan in found
     ]
     return Jobs(tuple(jobs), is_batch=True)
+
+
+def plan_channels(named: Iterable[tuple[str, Path]], out: Path | None, question: Question) -> Jobs:
+    """The one scan with such channels; without ``out``, its results go beside the first.
+
+    Raises:
+        InputError: A channel is given twice, or its file is missing or cannot be read.
+    """
+    channels = by_channel(named)
+    for path in channels.values():
+        gate.check_path(path)
+    return Jobs((channel_job(channels, out, question),), is_batch=False)
+
+
+def channel_job(channels: Mapping[str, Path], out: Path | None, question: Question) -> Job:
+    """The job of a scan with such channels, at least one, named as ``by_channel`` does."""
+    first = next(iter(channels.values()))
+    place = out if out is not None else default_place(first)
+    # on a cluster the worker is in another folder
+    absolute = tuple((name, path.absolute()) for name, path in channels.items())
+    return Job(first, first.name, place, question, absolute)
 
 
 def default_place(source: Path) -> Path:
@@ -96,12 +120,18 @@ def _is_result(folder: Path, place: Path) -> bool:
 
 
 def _is_single_result(path: Path) -> bool:
-    """Whether a file is a mask that an earlier run wrote beside the scans."""
-    beside = path.with_name(f"{stem(path)}.json")
-    if not beside.is_file():
+    """Whether a file is a mask or a map of instances that an earlier run wrote beside the scans."""
+    own = stem(path)
+    names = dict.fromkeys((own, own.removesuffix(INSTANCES_ENDING)))
+    return any(_answers_for(path.with_name(f"{name}.json"), path.name) for name in names)
+
+
+def _answers_for(manifest: Path, name: str) -> bool:
+    """Whether a file is the manifest of a result to which a file of that name belongs."""
+    if not manifest.is_file():
         return False
     try:
-        return path.name in {record.name for record in read_manifest(beside).files}
+        return name in {record.name for record in read_manifest(manifest).files}
     except InputError:
         # a JSON file of another kind, as many data sets have them
         return False

@@ -8,12 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from textseg.cli.terminal import DebugFlag, JsonFlag, logging_to_stderr, print_json, say
+from textseg.cli.terminal import (
+    DebugFlag,
+    JsonFlag,
+    UsageError,
+    logging_to_stderr,
+    print_json,
+    say,
+    warn,
+)
 from textseg.errors import ModelError
+
+if TYPE_CHECKING:
+    from textseg.network.weights import ModelManifest
+    from textseg.training.report_gate import ReportGate
 
 _EXTRA = {"lightning", "jsonargparse", "monai", "torchmetrics"}
 
@@ -95,6 +107,18 @@ def export(
         Path | None,
         typer.Option(metavar="FILE", help="Case list, if it is no longer where the run found it."),
     ] = None,
+    sensitivity_cases: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Validation cases on which a model that reads reports is asked with wrong ones, "
+            "to see whether it reads them; 0 for none.",
+        ),
+    ] = 12,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Write no model that ignores the reports it is given.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the model that is there.")
     ] = False,
@@ -115,6 +139,8 @@ def export(
         out = user_model_path(name)
     if (out / MANIFEST_FILE).exists() and not overwrite:
         raise exists_error(out / MANIFEST_FILE)
+    if strict and sensitivity_cases == 0:
+        raise UsageError("--strict needs cases to measure; leave out --sensitivity-cases 0.")
     training = _training()
     with _unasked_advice_muted(), _without_device_notes():
         manifest = training.export(
@@ -126,8 +152,10 @@ def export(
             version=version,
             licence=licence,
             omit=omit or (),
+            gate=_report_gate(sensitivity_cases, strict=strict),
         )
     say(f"wrote {out}: {manifest.name} {manifest.version}, {len(manifest.supported)} concepts")
+    _say_sensitivity(out, manifest)
 
 
 def card(
@@ -197,6 +225,34 @@ def text_benchmark(
         print_json({name: score.model_dump() for name, score in scores.items()}, indent=1)
     else:
         typer.echo(render_scores(scores), nl=False)
+
+
+def _report_gate(limit: int, *, strict: bool) -> ReportGate:
+    """What a model that reads reports is asked before it is written."""
+    from textseg.segmenter import Segmenter
+    from textseg.training.report_gate import ReportGate
+
+    return ReportGate(
+        load=Segmenter.from_pretrained,
+        warn=lambda line, kind: warn(line, kind=kind),
+        limit=limit,
+        is_strict=strict,
+        progress=lambda done, total: say(f"asked with other reports: case {done} of {total}"),
+    )
+
+
+def _say_sensitivity(folder: Path, manifest: ModelManifest) -> None:
+    """What other reports do to the masks of a model, if it was measured."""
+    from textseg.training.sensitivity_report import read_sensitivity
+
+    measured = read_sensitivity(folder, sha256=manifest.sha256)
+    if measured is None or measured.is_ignored or measured.swapped.changed.mean is None:
+        return
+    say(
+        f"a report that says something else changes {measured.swapped.changed.mean:.0%} of a mask "
+        f"and Dice by {-(measured.swapped.difference.mean or 0):+.3f}, over "
+        f"{measured.swapped.changed.count} scans"
+    )
 
 
 def _training() -> Any:

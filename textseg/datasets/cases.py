@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from textseg.datasets.layouts.found import Holds
+from textseg.datasets.layouts.found import Holds, Split
 from textseg.datasets.registry import load_registry, read_registry
 from textseg.datasets.spec import DatasetSpec, ModalityName
-from textseg.datasets.store import SUFFIX, StoredArray
-from textseg.errors import ModelError
-from textseg.imaging import Source, Volume, read_volume
+from textseg.datasets.store import SUFFIX, read_stored
+from textseg.errors import InputError, ModelError
+from textseg.imaging import Volume, read_channels, read_volume
+from textseg.imaging.channels import by_channel
 from textseg.knowledge import load_user_tree
-
-Split = Literal["train", "val", "demo"]
+from textseg.reports.given import GivenReport, placed_report
 
 SPECS_FOLDER = "datasets"
 """Folder beside a case list with descriptions of its data sets."""
@@ -32,10 +31,12 @@ class Case:
     Attributes:
         id: Unique name of the case.
         dataset: Name of the registry entry.
-        split: ``train``, ``val`` (never trained on) or ``demo`` (no labels).
+        split: ``train``, ``val`` (never trained on), ``test`` (never looked at while training) or
+            ``demo`` (no labels).
         modality: Modality of the scan, or the one the label map was made for.
         sequence: MR sequence such as ``T1`` or ``FLAIR``, empty where unknown.
-        image: The scan, a file or a folder of slices; None for a label map alone.
+        image: The scan, a file or a folder of slices; None for a label map alone, or where there
+            are channels.
         masks: Files of the mask; the key is the structure a file shows, or "" for a file that holds
             several. Empty for a scan without labels.
         holds: How the masks tell structures apart.
@@ -49,6 +50,10 @@ class Case:
         series: Which DICOM series of a scan folder that holds several.
         own_grid: Whether the mask lies on another grid than the scan.
         head_first: Whether the first PNG slice of a mask is the highest in the body.
+        channels: Files of a scan of several named channels, by their names; see ``channel_name``.
+        report: What was reported of the scan: a text, or a file of it or of its features.
+        swapped_report: What could have been reported of it and was not, to see what a report does.
+        group: Cases that are looked at together, such as those that a report makes clear.
     """
 
     id: str
@@ -68,6 +73,20 @@ class Case:
     series: str | None = None
     own_grid: bool = False
     head_first: bool = False
+    channels: Mapping[str, Path] = field(default_factory=dict)
+    report: str | Path | None = None
+    swapped_report: str | Path | None = None
+    group: str = ""
+
+    @property
+    def has_scan(self) -> bool:
+        """Whether there is a scan, not a label map alone."""
+        return self.image is not None or bool(self.channels)
+
+    @property
+    def scan_files(self) -> tuple[Path, ...]:
+        """Files or folders of the scan, one for each channel."""
+        return (*self.channels.values(), *filter(None, [self.image]))
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -79,16 +98,18 @@ class Case:
         return tuple(key for key, concepts in self.labels.items() if concept_id in concepts)
 
     def read_image(self) -> Volume:
-        """The scan.
+        """The scan, with all its channels.
 
         Raises:
-            InputError: It cannot be read or trusted.
+            InputError: It cannot be read or trusted, or its channels do not share a grid (E321).
         """
+        assert self.has_scan
+        if self.scan_files[0].suffix == SUFFIX:
+            channels = tuple(self.channels)
+            return read_stored(self.scan_files, modality=self.modality, channels=channels)
+        if self.channels:
+            return read_channels(self.channels, modality=self.modality)
         assert self.image is not None
-        if self.image.suffix == SUFFIX:
-            stored = StoredArray(self.image)
-            data = stored[:, :, :][None].astype(np.float32)
-            return Volume(data, stored.geometry, self.modality, Source(self.image, "prepared"))
         return read_volume(
             self.image,
             modality=self.modality,
@@ -96,9 +117,17 @@ class Case:
             series=self.series,
         )
 
+    def read_report(self) -> GivenReport | None:
+        """What was reported of the scan, if anything was.
+
+        Raises:
+            InputError: The report cannot be read, or says nothing.
+        """
+        return None if self.report is None else GivenReport.of(self.report)
+
 
 def find_cases(spec: DatasetSpec, root: Path) -> tuple[Case, ...]:
-    """Every labelled scan of a data set in its folder, all in the training split.
+    """Every labelled scan of a data set in its folder, in the split that its layout tells.
 
     Their labels are all those of the data set; ``read_label_map`` tells which a mask holds.
 
@@ -123,10 +152,10 @@ def find_cases(spec: DatasetSpec, root: Path) -> tuple[Case, ...]:
         Case(
             id=f"{one.id}-{one.sequence}" if several else one.id,
             dataset=spec.name,
-            split="train",
+            split=one.split,
             modality=spec.modalities[0],
             sequence=one.sequence,
-            image=one.image,
+            image=None if one.channels else one.image,
             masks=one.masks,
             holds=spec.layout.holds,
             labels=named,
@@ -138,6 +167,10 @@ def find_cases(spec: DatasetSpec, root: Path) -> tuple[Case, ...]:
             series=one.series,
             own_grid=getattr(spec.layout, "own_grid", False),
             head_first=getattr(spec.layout, "head_first", False),
+            channels=one.channels,
+            report=one.report,
+            swapped_report=one.swapped_report,
+            group=one.group,
         )
         for one in found
     )
@@ -152,8 +185,12 @@ class _Entry(BaseModel):
     split: Split
     modality: str = Field(min_length=2)
     dataset: str = ""
-    image: str | None
-    label: str | None
+    image: str | None = None
+    label: str | None = None
+    channels: dict[str, str] = {}
+    report: str | None = None
+    swapped_report: str | None = None
+    group: str = Field(default="", validation_alias=AliasChoices("group", "ambiguous"))
     labels: dict[int, Any] = {}
     concepts: dict[int, tuple[str, ...]] | None = None
     unnamed_values: list[int] | None = None
@@ -218,9 +255,14 @@ def _case(entry: _Entry, manifest: Path, registry: Mapping[str, DatasetSpec]) ->
     """The case an entry describes."""
     image = _file(entry.image, entry.id, manifest)
     label = _file(entry.label, entry.id, manifest)
-    first = entry.image or entry.label
+    channels = _channels(entry, manifest)
+    first = next(filter(None, (entry.image, *entry.channels.values(), entry.label)), None)
     if first is None:
         raise _bad(f"case {entry.id!r} has neither image nor label.", manifest)
+    if image is not None and channels:
+        raise _bad(
+            f"case {entry.id!r} has an image and channels; a scan is one or the other.", manifest
+        )
     spec = _spec(entry, PurePosixPath(first).parts[0], manifest, registry)
     modality, sequence = _modality(entry, spec, manifest)
     meanings = {v: spec.labels.get(v) for v in entry.labels} | (entry.concepts or {})
@@ -240,7 +282,29 @@ def _case(entry: _Entry, manifest: Path, registry: Mapping[str, DatasetSpec]) ->
         annotated=spec.concepts if label is not None else (),
         complete=frozenset(spec.complete_concepts if label is not None else ()),
         licence=entry.licence or spec.licence,
+        channels=channels,
+        report=_report(entry.report, entry.id, manifest),
+        swapped_report=_report(entry.swapped_report, entry.id, manifest),
+        group=entry.group,
     )
+
+
+def _channels(entry: _Entry, manifest: Path) -> dict[str, Path]:
+    """The files of the channels by the one name of each."""
+    try:
+        named = by_channel(entry.channels.items()) if entry.channels else {}
+    except InputError as error:
+        raise _bad(f"case {entry.id!r}: {error.cause}", manifest) from error
+    files = {name: _file(file, entry.id, manifest) for name, file in named.items()}
+    return {name: path for name, path in files.items() if path is not None}
+
+
+def _report(report: str | None, case_id: str, manifest: Path) -> str | Path | None:
+    """The text of a report, or its file beside the list."""
+    if not report:
+        return None
+    placed = placed_report(report, manifest.parent)
+    return placed if placed == report else _file(report, case_id, manifest)
 
 
 def _file(name: str | None, case_id: str, manifest: Path) -> Path | None:

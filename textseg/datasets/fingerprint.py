@@ -30,7 +30,7 @@ Sizes: TypeAlias = tuple[float, float, float]
 SAMPLED_VOXELS = 10_000
 """Voxels of a case, at most, whose intensities count."""
 
-_BYTES_PER_VOXEL = 6  # float32 image, int16 labels
+_IMAGE_BYTES, _LABEL_BYTES = 4, 2  # float32 and int16, per voxel and channel
 
 
 class _Frozen(BaseModel):
@@ -90,6 +90,8 @@ class Facts(_Frozen):
         cases: Number of cases.
         images: Cases with a scan, not only a label map.
         modalities: Cases by modality and sequence ("" where none is named).
+        channels: Cases by channel, of scans that have several.
+        reports: Cases with a report.
         orientations: Cases by the axis order of their files.
         shape: Voxels per axis.
         spacing_mm: Voxel size per axis.
@@ -97,13 +99,15 @@ class Facts(_Frozen):
         scanned_ml: All fields of view together.
         voxels: All voxels together.
         bytes: What they take in memory at their own grids, images as float32 and labels as int16.
-        intensities: By modality, of the cases that have a scan.
+        intensities: By modality, of the cases that have a scan; all channels together.
         concepts: Every concept with a label, and every union of those, by id.
     """
 
     cases: int
     images: int
     modalities: dict[str, dict[str, int]]
+    channels: dict[str, int] = {}
+    reports: int = 0
     orientations: dict[str, int]
     shape: tuple[Spread, Spread, Spread]
     spacing_mm: tuple[Spread, Spread, Spread]
@@ -211,7 +215,7 @@ def _measure_or_name(case: Case, number: int, *, spaces: dict[str, LabelSpace]) 
 
 
 def _measure(case: Case, space: LabelSpace, generator: np.random.Generator) -> _Measured:
-    scan = None if case.image is None else case.read_image()
+    scan = case.read_image() if case.has_scan else None
     read = read_label_map(case, scan=None if scan is None else scan.geometry)
     geometry = read.labels.geometry
     if scan is not None and not geometry.matches(scan.geometry, tolerance_mm=MAX_SHIFT_MM):
@@ -264,7 +268,8 @@ def _sample(
     """Intensities of some voxels that belong to a concept; none of a label map alone."""
     if scan is None:
         return np.zeros(0, np.float32)
-    inside: NDArray[np.float32] = scan.data[0][np.isin(read.labels.values, list(read.case.labels))]
+    labelled = np.isin(read.labels.values, list(read.case.labels))
+    inside: NDArray[np.float32] = np.concatenate([channel[labelled] for channel in scan.data])
     if len(inside) <= SAMPLED_VOXELS:
         return inside
     drawn = generator.choice(len(inside), SAMPLED_VOXELS, replace=False, shuffle=False)
@@ -283,18 +288,24 @@ def _facts(group: Sequence[_Measured], tree: KnowledgeTree) -> Facts:
     concepts = {concept for one in group for concept in one.sizes}
     return Facts(
         cases=len(group),
-        images=sum(one.case.image is not None for one in group),
+        images=sum(one.case.has_scan for one in group),
         modalities={name: dict(counts) for name, counts in modalities.items()},
+        channels=dict(Counter(name for one in group for name in one.case.channels)),
+        reports=sum(one.case.report is not None for one in group),
         orientations=dict(Counter(one.orientation for one in group).most_common()),
         shape=_spreads([one.shape for one in group]),
         spacing_mm=_spreads([one.spacing_mm for one in group]),
         field_of_view_mm=_spreads(views),
         scanned_ml=sum(one.volume_ml for one in group),
         voxels=voxels,
-        bytes=voxels * _BYTES_PER_VOXEL,
+        bytes=sum(prod(one.shape) * _bytes_per_voxel(one.case) for one in group),
         intensities={name: _intensities(np.concatenate(parts)) for name, parts in samples.items()},
         concepts={concept: _concept(concept, group) for concept in tree.ids if concept in concepts},
     )
+
+
+def _bytes_per_voxel(case: Case) -> int:
+    return _IMAGE_BYTES * max(1, len(case.channels)) + _LABEL_BYTES
 
 
 def _concept(concept: str, group: Sequence[_Measured]) -> ConceptFacts:

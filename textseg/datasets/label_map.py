@@ -71,7 +71,7 @@ def read_pair(case: Case) -> tuple[Volume | None, LabelledCase]:
         InputError: A file is damaged, or the mask does not lie on the scan (E321).
         ModelError: E403, DICOM needs an extra that is not installed.
     """
-    if case.image is None:
+    if not case.has_scan:
         return None, read_label_map(case)
     scan = case.read_image()
     seen = read_label_map(case, scan=scan.geometry)

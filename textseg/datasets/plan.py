@@ -194,6 +194,7 @@ def plan(fingerprint: Fingerprint, *, network: NetworkConfig, memory_bytes: int,
         datasets=tuple(fingerprint.datasets),
         choices=(
             modality,
+            *_channels(facts),
             spacing,
             window,
             batch,
@@ -210,9 +211,9 @@ def plan(fingerprint: Fingerprint, *, network: NetworkConfig, memory_bytes: int,
             ),
             Choice(
                 "disk_bytes",
-                3 * voxels,
+                (2 * max(1, len(facts.channels)) + 1) * voxels,
                 f"an estimate for the prepared cases ({facts.cases}), {voxels:,} voxels in all, "
-                "2 bytes of image and 1 of labels each.",
+                f"2 bytes of {'each channel' if facts.channels else 'image'} and 1 of labels each.",
             ),
         ),
     )
@@ -230,6 +231,15 @@ def _modality(facts: Facts) -> Choice:
     named = ", ".join(f"{count} {sequence}" for sequence, count in sequences.items() if sequence)
     reason = f"every case is {name}" + (f" ({named})" if named else "") + "."
     return Choice("modality", name, reason)
+
+
+def _channels(facts: Facts) -> list[Choice]:
+    """The channels of the scans, if they have several, in the order of their first appearance."""
+    if not facts.channels:
+        return []
+    told = ", ".join(f"{count} {name}" for name, count in facts.channels.items())
+    reason = f"the scans have named channels ({told} of {facts.cases}); give the network the same."
+    return [Choice("channels", list(facts.channels), reason)]
 
 
 def _spacing(facts: Facts) -> Choice:

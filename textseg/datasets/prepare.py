@@ -39,6 +39,7 @@ from textseg.imaging import (
     to_grid,
 )
 from textseg.imaging.labels import Labels
+from textseg.reports.given import FEATURES_SUFFIX, GivenReport
 
 logger = logging.getLogger(__name__)
 
@@ -181,51 +182,75 @@ def prepare_case(case: Case, out: Path, config: PrepareConfig) -> tuple[dict[str
 
 
 def _make(case: Case, folder: Path, config: PrepareConfig, *, name: str) -> dict[str, Any]:
-    """Writes the arrays of a case."""
+    """Writes the arrays of a case, and its report."""
     scan, (seen, labels) = read_pair(case)
-    image, values, geometry = _on_working_grid(scan, labels, config)
-    files = {"label": folder / f"labels{SUFFIX}"}
+    images, values, geometry = _on_working_grid(scan, labels, config)
+    label = folder / f"labels{SUFFIX}"
     spots = {str(v): places.tolist() for v, places in sample_voxels(values).items() if v}
     smallest = np.uint8 if values.max() < 256 else np.uint16 if values.max() < 65536 else np.int32
-    write_array(files["label"], values.astype(smallest), geometry, spots=spots)
-    if image is not None:
-        files["image"] = folder / f"image{SUFFIX}"
+    write_array(label, values.astype(smallest), geometry, spots=spots)
+    channels = {channel: folder / f"image_{channel}{SUFFIX}" for channel in case.channels}
+    scans = list(channels.values()) or [folder / f"image{SUFFIX}"][: len(images)]
+    for path, image in zip(scans, images, strict=True):
         scale = intensity_scale(torch.from_numpy(image), case.modality)
-        write_array(files["image"], image, geometry, scale=asdict(scale))
-    return {
+        write_array(path, image, geometry, scale=asdict(scale))
+    reports = {key: _write_report(given, folder / key) for key, given in _reports(case).items()}
+    files = [label, *scans, *reports.values()]
+    entry = {
         "id": case.id,
         "dataset": case.dataset,
         "split": case.split,
         "modality": f"{case.modality.upper()}-{case.sequence}".rstrip("-"),
-        "image": f"{name}/{files['image'].name}" if "image" in files else None,
-        "label": f"{name}/{files['label'].name}",
+        "image": f"{name}/{scans[0].name}" if scans and not channels else None,
+        "label": f"{name}/{label.name}",
         "concepts": {str(value): list(concepts) for value, concepts in seen.labels.items()},
         "unnamed_values": list(seen.unnamed),
         "shape": list(geometry.shape),
         "spacing": [round(step, 6) for step in geometry.spacing_mm],
         "licence": case.licence,
-        "bytes": sum(path.stat().st_size for path in files.values()),
-        "sha256": {path.name: file_sha256(path) for path in files.values()},
+        "bytes": sum(path.stat().st_size for path in files),
+        "sha256": {path.name: file_sha256(path) for path in files},
     }
+    if channels:
+        entry["channels"] = {channel: f"{name}/{path.name}" for channel, path in channels.items()}
+    entry |= {key: f"{name}/{path.name}" for key, path in reports.items()}
+    return entry | ({"group": case.group} if case.group else {})
+
+
+def _reports(case: Case) -> dict[str, GivenReport]:
+    """The reports that come with a case, by what the list calls them."""
+    reports = {"report": case.report, "swapped_report": case.swapped_report}
+    return {key: GivenReport.of(given) for key, given in reports.items() if given is not None}
+
+
+def _write_report(report: GivenReport, stem: Path) -> Path:
+    """The file of a report, or of its features."""
+    if report.features is None:
+        path = stem.with_suffix(".txt")
+        path.write_text(report.text, encoding="utf-8")
+    else:
+        path = stem.with_suffix(FEATURES_SUFFIX)
+        shutil.copyfile(report.features, path)
+    return path
 
 
 def _on_working_grid(
     scan: Volume | None, labels: Labels, config: PrepareConfig
-) -> tuple[NDArray[np.float32] | None, NDArray[np.int32], Geometry]:
-    """Scan and mask in RAS order on the working grid, cut to the body."""
+) -> tuple[list[NDArray[np.float32]], NDArray[np.int32], Geometry]:
+    """Channels of the scan and mask in RAS order on the working grid, cut to the body."""
     grid = Grid(config.spacing_mm or ras_spacing_mm(labels.geometry))
     if scan is None:
         target = plan_grid(labels.geometry, grid).target
         values = on_grid(labels, target).values
         part = _box(values > 0) if config.crop else _whole(target)
-        return None, np.ascontiguousarray(values[part]), _cut(target, part)
+        return [], np.ascontiguousarray(values[part]), _cut(target, part)
     data, transform = to_grid(scan, grid)
     values = on_grid(labels, transform.target).values
     part = _whole(transform.target)
     if config.crop:
         part = _box(body_mask(data, scan.modality).numpy() | (values > 0))
-    image = np.ascontiguousarray(data[0].numpy()[part])
-    return image, np.ascontiguousarray(values[part]), _cut(transform.target, part)
+    images = [np.ascontiguousarray(channel[part]) for channel in data.numpy()]
+    return images, np.ascontiguousarray(values[part]), _cut(transform.target, part)
 
 
 def _whole(geometry: Geometry) -> Part:
@@ -257,8 +282,8 @@ def _cut(geometry: Geometry, part: Part) -> Geometry:
 
 def _content_key(case: Case, config: PrepareConfig) -> str:
     """A name that changes with the content of the files and with everything done to them."""
-    files = [path for path in (case.image, *case.masks.values()) if path is not None]
-    content = {
+    files = (*case.scan_files, *case.masks.values())
+    content: dict[str, Any] = {
         "format": _FORMAT,
         "config": asdict(config),
         "files": [_digest(path) for path in files],
@@ -267,6 +292,12 @@ def _content_key(case: Case, config: PrepareConfig) -> str:
         "labels": sorted((str(key), list(ids)) for key, ids in case.labels.items()),
         "modality": case.modality,
     }
+    # of cases without these, what an earlier version prepared is used again
+    if case.channels:
+        content["channels"] = list(case.channels)
+    content |= {key: report.sha256 for key, report in _reports(case).items()}
+    if case.group:
+        content["group"] = case.group
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 

@@ -18,10 +18,13 @@ from textseg.resources import data_folder
 SAMPLES = "samples"
 """Folder within the registry of small samples that only come by a case list."""
 
+EXTRA = "extra"
+"""Folder within the registry of public data sets that are not of the one label space of the 72."""
+
 
 @cache
 def load_registry(folder: Path | None = None) -> Mapping[str, DatasetSpec]:
-    """Every data set and every sample by name, by default those that come with textseg.
+    """Every data set and every sample by name, by default all that come with textseg.
 
     Raises:
         ModelError: E404, a file that is not a data set, a label whose concept the tree lacks, a
@@ -36,7 +39,8 @@ def read_registry(folder: Path, tree: KnowledgeTree) -> Mapping[str, DatasetSpec
     Raises:
         ModelError: As for ``load_registry``.
     """
-    paths = [*sorted(folder.glob("*.yaml")), *sorted((folder / SAMPLES).glob("*.yaml"))]
+    folders = (folder, folder / EXTRA, folder / SAMPLES)
+    paths = [path for place in folders for path in sorted(place.glob("*.yaml"))]
     if not paths:
         raise ModelError("no *.yaml file in this folder", code="E404", path=folder)
     specs: dict[str, DatasetSpec] = {}
@@ -48,8 +52,20 @@ def read_registry(folder: Path, tree: KnowledgeTree) -> Mapping[str, DatasetSpec
 
 
 def registered(registry: Mapping[str, DatasetSpec]) -> Mapping[str, DatasetSpec]:
-    """The data sets of a registry without the samples."""
-    return {name: spec for name, spec in registry.items() if spec.layout is not None}
+    """The data sets of a registry whose totals are published: without samples and extra ones."""
+    return {
+        name: spec
+        for name, spec in registry.items()
+        if spec.layout is not None and name not in _extra_names()
+    }
+
+
+@cache
+def _extra_names() -> frozenset[str]:
+    """Names of the data sets beyond those that are added up."""
+    return frozenset(
+        path.stem for path in (data_folder("datasets_registry") / EXTRA).glob("*.yaml")
+    )
 
 
 def read_spec(path: Path, tree: KnowledgeTree) -> DatasetSpec:

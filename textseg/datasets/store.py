@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textseg.errors import InputError, ModelError
-from textseg.imaging.volume import Geometry
+from textseg.imaging.volume import Geometry, Modality, Source, Volume
 
 SUFFIX = ".b2nd"
 _CHUNK, _BLOCK = 96, 32
@@ -71,6 +71,37 @@ class StoredArray:
             path=self.path,
             remedy="Run `textseg data prepare` again; it makes what is missing or damaged.",
         )
+
+
+def read_stored(
+    paths: Sequence[Path], *, modality: Modality, channels: tuple[str, ...] = ()
+) -> Volume:
+    """A prepared scan as a whole.
+
+    Args:
+        paths: A file of each channel.
+        modality: Of the scan.
+        channels: Names of the channels, if they have any.
+
+    Raises:
+        InputError: A file is missing or damaged, or two do not share a grid (E321).
+    """
+    stored = [StoredArray(path) for path in paths]
+    geometry = stored[0].geometry
+    for other in stored[1:]:
+        if not other.geometry.matches(geometry):
+            raise InputError(
+                f"does not lie on the grid of {paths[0].name}.", code="E321", path=other.path
+            )
+    sources = tuple(Source(path, "prepared") for path in paths)
+    return Volume(
+        np.stack([one[:, :, :].astype(np.float32) for one in stored]),
+        geometry,
+        modality,
+        sources[0],
+        channels=channels,
+        sources=sources if channels else (),
+    )
 
 
 def write_array(path: Path, values: NDArray[Any], geometry: Geometry, **about: Any) -> None:

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from textseg.imaging.channels import arranged, channel_name, read_channels
     from textseg.imaging.grid import Grid, GridTransform, plan_grid, ras_spacing_mm, to_grid
     from textseg.imaging.intensity import (
         IntensityScale,
@@ -29,13 +30,16 @@ __all__ = [
     "Modality",
     "Source",
     "Volume",
+    "arranged",
     "as_volume",
     "body_mask",
+    "channel_name",
     "guess_modality",
     "intensity_scale",
     "normalise_intensity",
     "plan_grid",
     "ras_spacing_mm",
+    "read_channels",
     "read_volume",
     "to_grid",
 ]
@@ -43,6 +47,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     homes = {
+        "channels": ("arranged", "channel_name", "read_channels"),
         "volume": ("Geometry", "Modality", "Source", "Volume"),
         "grid": ("Grid", "GridTransform", "plan_grid", "ras_spacing_mm", "to_grid"),
         "intensity": (

@@ -26,7 +26,8 @@ class Prepared:
     """A scan as a network takes it.
 
     Attributes:
-        data: ``C X Y Z`` network input; voxels beyond the transform's shape are padding.
+        data: ``C X Y Z`` network input; voxels beyond the transform's shape are padding, and a
+            channel that the scan lacks is NaN throughout.
         transform: From its voxels back to the scan's.
         body: ``X Y Z`` bool, where the patient may be; None for everywhere.
     """
@@ -46,6 +47,8 @@ def prepare(
 ) -> Prepared:
     """The scan on a working grid, in the range of intensities that the network learned.
 
+    Each channel is scaled by itself; the body is where any of those that are there shows one.
+
     Args:
         volume: The scan.
         grid: The working grid.
@@ -61,9 +64,13 @@ def prepare(
     if how == "sat":
         grid = replace(grid, aligned="first")
     data, transform = to_grid(volume, grid, device=device)
+    there = ~data[:, 0, 0, 0].isnan()
+    if not bool(there.all()):
+        data = data[there]
     if how == "textseg":
         body = body_mask(data, volume.modality)
-        return Prepared(normalise_intensity(data, volume.modality), transform, body)
+        scaled = normalise_intensity(data, volume.modality)
+        return Prepared(_among_missing(scaled, there), transform, body)
     box = bounding_box((data > 0).any(dim=0))
     if box is None:
         raise InputError(
@@ -74,7 +81,17 @@ def prepare(
     cut = standardise(data[:, *box].contiguous(), volume.modality)
     missing = [max(0, w - n) for w, n in zip(window, cut.shape[1:], strict=True)]
     padding = [pad for n in reversed(missing) for pad in (0, n)]
-    return Prepared(functional.pad(cut, padding), transform.cropped(box), None)
+    padded = functional.pad(cut, padding)
+    return Prepared(_among_missing(padded, there), transform.cropped(box), None)
+
+
+def _among_missing(data: Tensor, there: Tensor) -> Tensor:
+    """The channels that are there in their places among all, of which the others are NaN."""
+    if len(data) == len(there):
+        return data
+    whole = data.new_full((len(there), *data.shape[1:]), float("nan"))
+    whole[there] = data
+    return whole
 
 
 def standardise(data: Tensor, modality: Modality | None) -> Tensor:

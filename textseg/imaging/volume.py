@@ -99,11 +99,14 @@ class Volume:
     """A scan that passed the gate.
 
     Attributes:
-        data: float32, ``C X Y Z``, all finite, in the scan's own axis order and intensity units.
+        data: float32, ``C X Y Z``, in the scan's own axis order and intensity units; all finite,
+            but for a channel that a model takes and the scan lacks, which is NaN throughout.
         geometry: Placement exactly as the scan states it.
         modality: From the caller, the file, or guessed; ``source.metadata`` says which.
         source: Where it came from.
         warnings: Sentences about what was odd but accepted.
+        channels: Their names, in order; none for a single one that has no name.
+        sources: Where each scan that was given as a channel came from; the first is ``source``.
     """
 
     data: npt.NDArray[np.float32]
@@ -111,3 +114,5 @@ class Volume:
     modality: Modality | None
     source: Source
     warnings: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()

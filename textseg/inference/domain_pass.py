@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
 
+import torch
 from torch import Tensor
 
 from textseg.imaging import Grid, Volume
 from textseg.imaging.grid import plan_grid
 from textseg.imaging.preparation import Preparation, Prepared, prepare
 from textseg.inference.clock import StageClock
+from textseg.inference.mirroring import Mirror
 from textseg.inference.published import segment_as_published
 from textseg.inference.sliding import WindowedPrediction, chosen_windows, segment_windows
 from textseg.inference.window_model import WindowModel
@@ -35,7 +37,10 @@ class DomainPass:
         preparation: How the model wants scans.
         precision: What the model runs in.
         averaging: ``streamed`` or ``published``, which knows no regions.
-        progress: See ``segment_windows``.
+        mirror: How it looks a second time, in a mirror; None if it does not.
+        fill: Puts the network's stand-ins into ``B C X Y Z`` where a scan lacks channels; None for
+            a network whose channels have no names.
+        progress: See ``segment_windows``; the second look begins anew.
         cancel: See ``segment_windows``.
     """
 
@@ -47,6 +52,8 @@ class DomainPass:
     preparation: Preparation
     precision: str
     averaging: str = "streamed"
+    mirror: Mirror | None = None
+    fill: Callable[[Tensor], Tensor] | None = None
     progress: Callable[[int, int], None] | None = None
     cancel: Callable[[], bool] | None = None
 
@@ -58,14 +65,18 @@ class DomainPass:
 
     @cached_property
     def prepared(self) -> Prepared:
-        """The scan on the working grid."""
-        return prepare(
+        """The scan on the working grid, with stand-ins for the channels it lacks."""
+        prepared = prepare(
             self.volume,
             self.grid,
             how=self.preparation,
             window=self.window,
             device=self.queries.device,
         )
+        if self.fill is None:
+            return prepared
+        with torch.inference_mode():
+            return replace(prepared, data=self.fill(prepared.data[None])[0])
 
     @cached_property
     def windows(self) -> WindowGrid:
@@ -74,7 +85,7 @@ class DomainPass:
         return WindowGrid.plan((x, y, z), self.window, OVERLAP)
 
     def num_windows(self, region: Box | None = None) -> int:
-        """Windows that ``run`` goes through."""
+        """Windows that ``run`` goes through in one look."""
         return len(chosen_windows(self.windows, self.prepared.body, region))
 
     def run(self, region: Box | None = None) -> WindowedPrediction:
@@ -82,20 +93,51 @@ class DomainPass:
         clock = StageClock()
         with clock.stage("prepare"):
             prepared = self.prepared
+        prediction = self._seen(
+            prepared.data, self.network, self.queries, body=prepared.body, region=region
+        )
+        if self.mirror is not None:
+            prediction = self._seen_twice(prediction, self.mirror, region)
+        clock.add(prediction.timings_s)
+        return replace(prediction, timings_s=clock.seconds)
+
+    def _seen(
+        self,
+        data: Tensor,
+        network: WindowModel,
+        queries: Tensor,
+        *,
+        body: Tensor | None,
+        region: Box | None,
+    ) -> WindowedPrediction:
+        """What a model sees in the prepared scan or its mirror image, without the padding."""
         if self.averaging == "published":
             average = segment_as_published
         else:
             average = partial(segment_windows, overlap=OVERLAP, region=region)
         prediction = average(
-            self.network,
-            prepared.data,
-            self.queries,
+            network,
+            data,
+            queries,
             window=self.window,
-            body=prepared.body,
+            body=body,
             precision=self.precision,
             progress=self.progress,
             cancel=self.cancel,
         )
-        clock.add(prediction.timings_s)
-        inside = prediction.probability.trimmed(prepared.transform.shape)
-        return replace(prediction, probability=inside, timings_s=clock.seconds)
+        inside = prediction.probability.trimmed(self.prepared.transform.shape)
+        return replace(prediction, probability=inside)
+
+    def _seen_twice(
+        self, seen: WindowedPrediction, mirror: Mirror, region: Box | None
+    ) -> WindowedPrediction:
+        """What was seen, averaged with what is seen in a mirror."""
+        shape, body = self.prepared.transform.shape, self.prepared.body
+        mirrored = self._seen(
+            mirror.image(self.prepared.data, shape),
+            mirror.network,
+            mirror.queries,
+            body=None if body is None else mirror.image(body, shape),
+            region=None if region is None else mirror.box(region, shape),
+        )
+        return mirror.averaged(seen, mirrored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,8 +11,12 @@ from torch import Tensor
 from textseg.imaging import Grid, Modality, Volume
 from textseg.inference.domain_pass import DomainPass
 from textseg.inference.localising import Localised, Roi, Sought, run_everywhere, run_where_likely
+from textseg.inference.mirroring import Mirror, counterparts, left_right_axis
 from textseg.inference.region import COARSENING
+from textseg.inference.report_reader import EncodedReport
+from textseg.inference.window_model import WindowModel
 from textseg.knowledge import KnowledgeTree
+from textseg.network.conditioned import Conditioned
 from textseg.network.model import PromptedSegmenter
 from textseg.network.queries import build_queries
 from textseg.network.sat_text_encoder import SatTextEncoder
@@ -32,12 +36,16 @@ class Manner:
         threshold: Of the masks that are wanted.
         progress: See ``segment_windows``.
         cancel: See ``segment_windows``.
+        mirror: Whether to look a second time, in a mirror, and to average.
+        report: What is known of the scan beside the prompts, for a network that reads it.
     """
 
     roi: Roi
     threshold: float
     progress: Callable[[int, int], None] | None = None
     cancel: Callable[[], bool] | None = None
+    mirror: bool = False
+    report: EncodedReport | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +77,8 @@ class LoadedModel:
     ) -> Localised:
         """Probability and presence of concepts of a domain."""
         full = self._pass(volume, domain, concepts, manner)
+        if manner.mirror:
+            full = replace(full, mirror=self._mirror(full, domain, concepts, manner))
         if manner.roi == "off":
             return run_everywhere(full)
         coarse = self._coarse_pass(volume, domain, concepts, manner)
@@ -82,7 +92,7 @@ class LoadedModel:
         self, volume: Volume, domain: Domain, concepts: Sequence[str], manner: Manner
     ) -> DomainPass:
         return DomainPass(
-            self.network,
+            self._reading(manner.report),
             self._queries(concepts, volume.modality, domain),
             volume,
             Grid(domain.spacing_mm, domain.axes),
@@ -92,6 +102,30 @@ class LoadedModel:
             averaging=self.averaging,
             progress=manner.progress,
             cancel=manner.cancel,
+            fill=self.network.with_stand_ins if self.manifest.channels else None,
+        )
+
+    def _reading(self, report: EncodedReport | None, *, mirrored: bool = False) -> WindowModel:
+        """The network, with the report in hand if there is one."""
+        if report is None:
+            return self.network
+        return Conditioned(self.network, report.mirrored if mirrored else report.tokens)
+
+    def _mirror(
+        self, full: DomainPass, domain: Domain, concepts: Sequence[str], manner: Manner
+    ) -> Mirror:
+        """How a pass looks a second time."""
+        others = counterparts(concepts, offered=domain.concepts, tree=self.tree)
+        asked = tuple(others.values())
+        queries = self._queries(asked, full.volume.modality, domain) if asked else full.queries[:0]
+        kept = [self.tree[c].name for place, c in enumerate(concepts) if place not in others]
+        warning = f"Not mirrored, as the model does not know the other side: {', '.join(kept)}."
+        return Mirror(
+            left_right_axis(domain.axes),
+            self._reading(manner.report, mirrored=True),
+            rows=tuple(others),
+            queries=queries,
+            warnings=(warning,) if kept else (),
         )
 
     def _queries(
@@ -117,5 +151,6 @@ class LoadedModel:
         scout = self.scout()
         for known in scout.manifest.domains:
             if set(concepts) <= set(known.concepts) and volume.modality in known.modalities:
-                return scout._pass(volume, known, concepts, manner)
+                # another model encodes reports otherwise, if it reads any
+                return scout._pass(volume, known, concepts, replace(manner, report=None))
         return f"{scout.manifest.name}, which looks first, does not know all of it on such a scan"

@@ -30,6 +30,10 @@ class BoxedProbability:
         """The values of a larger or smaller box, as a new tensor."""
         return _pasted([self], box)
 
+    def flipped(self, axis: int, size: int) -> BoxedProbability:
+        """The same in a volume that is flipped along an axis of ``size`` voxels."""
+        return BoxedProbability(self.values.flip(axis), flipped_box(self.box, axis, size))
+
 
 class Probabilities:
     """A probability for every prompt, kept in pieces as slabs are finished.
@@ -85,6 +89,12 @@ class Probabilities:
         box = enclosing([piece.box for piece in pieces])
         return BoxedProbability(_pasted(pieces, box), box)
 
+    def taken(self, prompt: int) -> BoxedProbability:
+        """What ``boxed`` gives, which is no longer kept here."""
+        part = self.boxed(prompt)
+        self._pieces[prompt] = []
+        return part
+
     def trimmed(self, shape: Shape) -> Probabilities:
         """Those of the first voxels of each axis."""
         x, y, z = (slice(0, size) for size in shape)
@@ -98,7 +108,9 @@ class Probabilities:
         for prompt, pieces in enumerate(self._pieces):
             for piece in pieces:
                 inside = _common(piece.box, box)
-                if inside is not None:
+                if inside == piece.box:
+                    kept._pieces[prompt].append(piece)
+                elif inside is not None:
                     kept._pieces[prompt].append(BoxedProbability(piece.within(inside), inside))
         return kept
 
@@ -137,6 +149,27 @@ def united(parts: Sequence[BoxedProbability]) -> BoxedProbability:
     for part in parts[1:]:
         torch.maximum(values, part.within(box), out=values)
     return BoxedProbability(values, box)
+
+
+def averaged(one: BoxedProbability, other: BoxedProbability) -> BoxedProbability:
+    """The mean of two probabilities at each voxel, halves rounded up, in a box around both."""
+    box = enclosing([part.box for part in (one, other) if part.values.numel()])
+    values, more = one.within(box), other.within(box)
+    # a + b = 2 (a | b) - (a ^ b), which 8 bits hold
+    return BoxedProbability((values | more) - ((values ^ more) >> 1), box)
+
+
+def flipped_box(box: Box, axis: int, size: int) -> Box:
+    """Where a box comes to lie when its volume is flipped along an axis of ``size`` voxels.
+
+    >>> flipped_box((slice(0, 2), slice(1, 4), slice(5, 6)), 1, 10)
+    (slice(0, 2, None), slice(6, 9, None), slice(5, 6, None))
+    """
+    x, y, z = (
+        slice(size - part.stop, size - part.start) if each == axis else part
+        for each, part in enumerate(box)
+    )
+    return x, y, z
 
 
 def _common(first: Box, other: Box) -> Box | None:

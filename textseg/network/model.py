@@ -7,107 +7,34 @@
 
 ``late`` fusion (Zhao et al. 2023, SAT) decodes the pixels without looking at the prompt and dots
 each refined query with the finest map. ``multiscale`` fusion (Rokuss et al. 2025, VoxTell) joins
-prompt-dependent maps to every decoder stage, which costs one decoder pass per prompt.
+prompt-dependent maps to every decoder stage, which costs one decoder pass per prompt. A report, if
+the network reads any, refines the coarsest map and perhaps decoded ones (``report_fusion``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from textseg.errors import ModelError
-from textseg.network.backbones import BackboneConfig, make_backbone
-from textseg.network.layers import NormName, Perceptron
+from textseg.network.backbones import make_backbone
+from textseg.network.config import NetworkConfig
+from textseg.network.layers import Perceptron
 from textseg.network.masks import largest_logits, mask_logits
-from textseg.network.pixel_decoder import Block, PixelDecoder
+from textseg.network.pixel_decoder import Block, PixelDecoder, Refinement
 from textseg.network.query_decoder import QueryDecoder, TokenPool
+from textseg.network.report_fusion import ReportFusion
+from textseg.network.report_tokens import ReportTokens
 
-
-class NetworkConfig(BaseModel):
-    """Everything that decides the network's shape.
-
-    Attributes:
-        backbone: Which backbone, and its widths.
-        fusion: How prompts meet the image.
-        decoder_blocks: Convolution blocks per decoder stage.
-        light_full_resolution: Use the cheap last decoder stage.
-        full_channels: Channels of the finest decoded map.
-        least_channels: Least channels of the other decoded maps; classifying a hundred
-            structures takes more than the finest backbone stages have.
-        mask_levels: Decoder levels, from full resolution down, that masks can be made at; those
-            below the first serve training alone.
-        prompt_maps: Prompt-dependent maps per decoder stage (``multiscale`` only).
-        query_features: Length of a query vector.
-        embedding: Width of the query decoder.
-        layers: Cross-attention layers.
-        heads: Attention heads.
-        hidden: Width of the feed-forward part.
-        text_shortcut: Let the text reach the mask vectors directly as well, through one linear
-            layer; without it they come from the refined queries alone, as published, and a hundred
-            similar names take many more steps to tell apart.
-        token_hidden: Width inside the projection of image tokens; ``embedding`` if None.
-        mask_hidden: Width inside the mask head of each level; ``embedding`` if empty.
-        gelu_ends: Tokens and mask vectors end in a GELU, and masks have no bias, as published for
-            SAT.
-        query_projection: Bring queries to the width of the query decoder by a linear layer;
-            without it they must have that width.
-        presence_head: Say apart from the mask whether a structure is there; without it, it is
-            there if some voxel is likely to belong to it.
-        whiten_queries: Make the queries a model is trained on equally far apart, by a fixed linear
-            map; the text vectors of "vertebra L1" and "vertebra L2" are nearly parallel.
-        norm: Normalisation in the decoder.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backbone: BackboneConfig = BackboneConfig()
-    fusion: Literal["late", "multiscale"] = "late"
-    decoder_blocks: int = 1
-    light_full_resolution: bool = True
-    full_channels: int = 32
-    least_channels: int = 0
-    mask_levels: int = Field(default=2, ge=1)
-    prompt_maps: int = 8
-    query_features: int = 391
-    embedding: int = 192
-    layers: int = 3
-    heads: int = 6
-    hidden: int = 512
-    text_shortcut: bool = True
-    token_hidden: int | None = None
-    mask_hidden: tuple[int, ...] = ()
-    gelu_ends: bool = False
-    query_projection: bool = True
-    presence_head: bool = True
-    whiten_queries: bool = True
-    norm: NormName = "group"
-
-    @model_validator(mode="after")
-    def _widths_agree(self) -> NetworkConfig:
-        if self.mask_hidden and len(self.mask_hidden) < self.mask_levels:
-            raise ValueError(
-                f"mask_hidden {self.mask_hidden} has no width for each of {self.mask_levels} levels"
-            )
-        if not self.query_projection and self.query_features != self.embedding:
-            raise ValueError(
-                f"queries of {self.query_features} numbers do not fit the width "
-                f"{self.embedding} without query_projection"
-            )
-        if self.fusion == "late" and self.presence_head and self.mask_levels < 2:
-            raise ValueError("presence_head reads masks at half resolution: mask_levels must be 2")
-        if self.gelu_ends and self.text_shortcut:
-            raise ValueError(
-                "text_shortcut adds to mask vectors, which gelu_ends keeps as they are"
-            )
-        return self
+__all__ = ["Decoded", "Features", "NetworkConfig", "PromptedSegmenter"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +48,7 @@ class Features:
         tokens: Pooled image tokens ``B N E``.
         position: Position code of the tokens ``N E``.
         finest: Prompt-free map at full resolution, once ``encode`` has made it.
+        refinements: What reports do to decoded maps, by level from the bottleneck up.
     """
 
     maps: tuple[Tensor, ...]
@@ -128,6 +56,7 @@ class Features:
     tokens: Tensor
     position: Tensor
     finest: Tensor | None = None
+    refinements: Mapping[int, Refinement] = field(default_factory=dict)
 
 
 class Decoded(NamedTuple):
@@ -201,13 +130,7 @@ class PromptedSegmenter(nn.Module):
         )
         levels = self.pixel_decoder.channels if config.fusion == "late" else (config.full_channels,)
         levels = levels[: config.mask_levels]
-        inner = config.mask_hidden or (config.embedding,) * len(levels)
-        self.mask_heads = nn.ModuleList(
-            Perceptron(config.embedding, hidden, width, gelu_end=True)
-            if config.gelu_ends
-            else Perceptron(config.embedding, hidden, width + 1)
-            for hidden, width in zip(inner, levels, strict=False)
-        )
+        self.mask_heads = _mask_heads(config, levels)
         self.shortcuts = nn.ModuleList(
             nn.Linear(config.query_features, width + 1, bias=False)
             for width in levels
@@ -221,6 +144,13 @@ class PromptedSegmenter(nn.Module):
         if config.presence_head:
             self.presence_head = Perceptron(config.embedding, config.embedding, 1)
             self.evidence = nn.Parameter(torch.tensor(0.5))
+        if config.channels:
+            self.stand_ins = nn.Parameter(torch.zeros(len(config.channels)))
+        self.report_fusion: ReportFusion | None = None
+        if config.report is not None:
+            # bottleneck first, up to half resolution
+            widths = (channels[-1], *reversed(self.pixel_decoder.channels[1:]))
+            self.report_fusion = ReportFusion(config.report, widths)
 
     def whiten(self, queries: Tensor) -> None:
         """Sets the fixed map that makes the queries ``N Q`` it will be trained on uncorrelated."""
@@ -261,26 +191,63 @@ class PromptedSegmenter(nn.Module):
         kept = [*zip(self.backbone.channels, strides, strict=True)]
         kept += zip(self.pixel_decoder.channels[1:], strides[1:], strict=False)
         steered = self.prompts_per_pass if self.config.fusion == "multiscale" else 0
-        return ceil(sum(int(c) / s for c, s in kept) + self.pixel_decoder.held) + steered
+        # never at once: a report refines a map before the finest one is made
+        peak = float(self.pixel_decoder.held)
+        if self.report_fusion is not None:
+            peak = max(peak, self.report_fusion.held_per_voxel(self.backbone.strides[::-1]))
+        return ceil(sum(int(c) / s for c, s in kept) + peak) + steered
 
     @property
     def prompts_per_pass(self) -> int:
         """Prompts to decode at once: many where they share one map, few where each has its own."""
         return 128 if self.config.fusion == "late" else 8
 
-    def encode(self, volume: Tensor) -> Features:
-        """Features of a volume ``B C X Y Z`` whose sides are multiples of ``granularity``."""
-        features = self.encode_coarse(volume)
+    def with_stand_ins(self, volume: Tensor) -> Tensor:
+        """The volume ``B C X Y Z``; a channel that is NaN throughout gets its learned stand-in."""
+        if not self.config.channels:
+            return volume
+        missing = volume.isnan().all(dim=(2, 3, 4), keepdim=True)
+        stand_ins = self.stand_ins.to(volume.dtype)[:, None, None, None]
+        return torch.where(missing, stand_ins, volume)
+
+    def encode(self, volume: Tensor, report: ReportTokens | None = None) -> Features:
+        """Features of a volume ``B C X Y Z`` whose sides are multiples of ``granularity``.
+
+        Args:
+            volume: Without missing channels; see ``with_stand_ins``.
+            report: What is known of each of the B scans beside the prompts. A scan whose report has
+                no token is encoded exactly as without.
+
+        Raises:
+            ModelError: The report is for another network, or for another number of scans.
+        """
+        features = self.encode_coarse(volume, report)
         if self.config.fusion == "multiscale":
             return features
         return replace(features, finest=self.finest(features))
 
-    def encode_coarse(self, volume: Tensor) -> Features:
+    def encode_coarse(self, volume: Tensor, report: ReportTokens | None = None) -> Features:
         """Features without the map at full resolution."""
+        refinements = self._refinements(report, len(volume))
         maps = self._pyramid(volume)
-        decoded = self.pixel_decoder(maps) if self.config.fusion == "late" else []
+        if 0 in refinements:
+            maps = [*maps[:-1], refinements[0](maps[-1])]
+        late = self.config.fusion == "late"
+        decoded = self.pixel_decoder(maps, refinements=refinements) if late else []
         tokens, position = self.token_pool(maps)
-        return Features(tuple(maps), tuple(decoded), tokens, position)
+        return Features(tuple(maps), tuple(decoded), tokens, position, refinements=refinements)
+
+    def _refinements(self, report: ReportTokens | None, scans: int) -> Mapping[int, Refinement]:
+        if report is None:
+            return {}
+        if self.report_fusion is None:
+            raise ModelError(
+                "this network reads no reports.",
+                remedy="Leave the report out, or take a model whose network has `report` fusion.",
+            )
+        if len(report.mask) != scans:
+            raise ModelError(f"{len(report.mask)} reports were given for {scans} scans.")
+        return self.report_fusion.refinements(report)
 
     def _pyramid(self, volume: Tensor) -> list[Tensor]:
         if not (self.recompute and torch.is_grad_enabled()):
@@ -374,8 +341,19 @@ class PromptedSegmenter(nn.Module):
                 1, (self.config.prompt_maps, skip.shape[1])
             )
             extras.append(torch.einsum("bcxyz,bmc->bmxyz", skip, kernels.to(skip.dtype)))
-        decoded: list[Tensor] = self.pixel_decoder(features.maps, extras)
+        decoded: list[Tensor] = self.pixel_decoder(features.maps, extras, features.refinements)
         return self.pixel_decoder.finest(decoded[0], features.maps[0])
+
+
+def _mask_heads(config: NetworkConfig, levels: Sequence[int]) -> nn.ModuleList:
+    """What makes mask vectors for maps of so many channels."""
+    inner = config.mask_hidden or (config.embedding,) * len(levels)
+    return nn.ModuleList(
+        Perceptron(config.embedding, hidden, width, gelu_end=True)
+        if config.gelu_ends
+        else Perceptron(config.embedding, hidden, width + 1)
+        for hidden, width in zip(inner, levels, strict=False)
+    )
 
 
 def _finest(features: Features) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -14,6 +14,8 @@ from textseg.network.layers import ConvBlock, NormName, channels_last_strides
 
 Block: TypeAlias = tuple[slice, slice, slice]
 """Part of a volume, with both ends given."""
+Refinement: TypeAlias = Callable[[Tensor], Tensor]
+"""Makes of a map another one of the same shape."""
 
 
 class UpStage(nn.Module):
@@ -108,19 +110,26 @@ class PixelDecoder(nn.Module):
             """Channels at full resolution that exist at once while the finest map is made."""
 
     def forward(
-        self, maps: Sequence[Tensor], extras: Sequence[Tensor | None] | None = None
+        self,
+        maps: Sequence[Tensor],
+        extras: Sequence[Tensor | None] | None = None,
+        refinements: Mapping[int, Refinement] | None = None,
     ) -> list[Tensor]:
         """Decoded maps from half resolution down, fine to coarse, without the coarsest level.
 
         Args:
             maps: Backbone pyramid, fine to coarse.
             extras: Prompt maps per decoder level, fine to coarse; ``None`` where there are none.
+            refinements: What happens to a decoded map before the next stage climbs from it, by
+                level: 1 is the coarsest decoded map, the one above the bottleneck.
         """
         extras = extras if extras is not None else [None] * (len(maps) - 1)
         decoded = [maps[-1]]
         levels = zip(self.stages, reversed(maps[:-1]), reversed(extras), strict=True)
-        for stage, skip, extra in list(levels)[:-1]:
-            decoded.append(stage(decoded[-1], skip, extra))
+        refinements = refinements or {}
+        for level, (stage, skip, extra) in enumerate(list(levels)[:-1], start=1):
+            climbed = stage(decoded[-1], skip, extra)
+            decoded.append(refinements[level](climbed) if level in refinements else climbed)
         return decoded[:0:-1]
 
     def finest(self, half: Tensor, skip: Tensor, block: Block | None = None) -> Tensor:

@@ -53,7 +53,7 @@ class TransformerEncoder:
     ) -> None:
         self.config = config
         self.batch = batch
-        self._tokenizer, self._model = _load(config.model)
+        self._tokenizer, self._model = load_transformer(config.model, role="text encoder")
         self.features = int(self._model.config.hidden_size)
         self.fingerprint = _fingerprint(config, self._model)
         self._cache = None if cache is None else VectorCache(cache / self.fingerprint)
@@ -128,20 +128,31 @@ class VectorCache:
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.pt"
 
 
-def _load(name: str) -> tuple[Any, Any]:
+def load_transformer(name: str, *, role: str, revision: str | None = None) -> tuple[Any, Any]:
+    """Tokenizer and model of a folder or a name on the Hugging Face hub, in evaluation mode.
+
+    Args:
+        name: Of the model.
+        role: What it is to be, for messages: "text encoder".
+        revision: Of the hub's model; None for its newest.
+
+    Raises:
+        ModelError: ``transformers`` is not installed (E403), or there is no such model (E401).
+    """
     try:
         from transformers import AutoModel, AutoTokenizer
     except ImportError as error:
         raise ModelError(
-            "a transformer text encoder needs transformers.",
+            f"a {role} made of a transformer needs transformers.",
             code="E403",
             remedy='Run: pip install "textseg[text]"',
         ) from error
     try:
-        return AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        return tokenizer, AutoModel.from_pretrained(name, revision=revision).eval()
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"no text encoder {name!r}: {str(error).splitlines()[0]}",
+            f"no {role} {name!r}: {str(error).splitlines()[0]}",
             code="E401",
             remedy="Give a folder with a Hugging Face model, or a name on the hub.",
         ) from error

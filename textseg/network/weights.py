@@ -69,6 +69,8 @@ class ModelManifest(BaseModel):
         source: sha256 of each file that the model was made from.
         network: Configuration of the network; ``None`` for a text encoder alone.
         text_encoder: Configuration of the text encoder.
+        report_encoder: Configuration of what turns reports into tokens, where the network reads
+            them; see ``textseg.network.report_encoder``.
         domains: What it can segment, where.
         mask_threshold: Probability above which a voxel belongs to a mask.
         presence_threshold: Presence below which a prompt is not found.
@@ -86,6 +88,7 @@ class ModelManifest(BaseModel):
     source: dict[str, str] = {}
     network: dict[str, object] | None
     text_encoder: dict[str, object]
+    report_encoder: dict[str, object] | None = None
     domains: tuple[Domain, ...]
     mask_threshold: float = Field(default=0.5, gt=0, lt=1)
     presence_threshold: float = Field(default=0.5, ge=0, le=1)
@@ -95,6 +98,17 @@ class ModelManifest(BaseModel):
     def supported(self) -> frozenset[str]:
         """Ids of every concept some domain segments."""
         return frozenset(concept for domain in self.domains for concept in domain.concepts)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels a scan must have, in order; none for a single unnamed one."""
+        named = (self.network or {}).get("channels")
+        return tuple(str(name) for name in named) if isinstance(named, list | tuple) else ()
+
+    @property
+    def reads_reports(self) -> bool:
+        """Whether the network looks at a report beside the scan."""
+        return (self.network or {}).get("report") is not None
 
 
 class Weights(NamedTuple):

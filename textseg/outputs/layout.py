@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from textseg.atomic import exists_error
@@ -12,7 +12,10 @@ from textseg.outputs.formats import MaskFormat, format_named, format_of
 from textseg.outputs.manifest import MANIFEST_NAME
 from textseg.outputs.naming import file_names
 
-__all__ = ["OutputPlan", "plan_output"]
+__all__ = ["INSTANCES_ENDING", "OutputPlan", "plan_output"]
+
+INSTANCES_ENDING = "_instances"
+"""What follows the name of a mask in that of its map of single pieces."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,14 @@ class OutputPlan:
         statistics: None if not wanted.
         preview: None if not wanted.
         manifest: The JSON file written last.
+        instances: For each prompt the map of its single pieces; empty if not wanted.
     """
 
     masks: Mapping[str, tuple[tuple[Path, MaskFormat], ...]]
     statistics: Path | None
     preview: Path | None
     manifest: Path
+    instances: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -41,6 +46,7 @@ class OutputPlan:
         """Every path, the manifest last."""
         for files in self.masks.values():
             yield from (path for path, _ in files)
+        yield from self.instances.values()
         yield from (path for path in (self.statistics, self.preview) if path is not None)
         yield self.manifest
 
@@ -62,6 +68,7 @@ def plan_output(
     formats: Sequence[str] = ("nifti",),
     stats: bool = True,
     preview: bool = False,
+    instances: bool = False,
 ) -> OutputPlan:
     """The files for these prompts in the folder ``out``, or ``out`` itself for a single mask.
 
@@ -83,17 +90,31 @@ def plan_output(
             statistics=out.with_name(f"{stem}.statistics.json") if stats else None,
             preview=out.with_name(f"{stem}.png") if preview else None,
             manifest=out.with_name(f"{stem}.json"),
+            instances=_instance_maps({distinct[0]: stem}, out.parent) if instances else {},
         )
     # asked for twice, a format is still written once
     chosen = [format_named(name) for name in dict.fromkeys(formats)]
     if not chosen:
         raise InputError("No mask format was chosen.", remedy="Use nifti.")
+    names = file_names(distinct)
     return OutputPlan(
         masks={
             prompt: tuple((out / f"{name}{entry.suffix}", entry) for entry in chosen)
-            for prompt, name in file_names(distinct).items()
+            for prompt, name in names.items()
         },
         statistics=out / "statistics.json" if stats else None,
         preview=out / "preview.png" if preview else None,
         manifest=out / MANIFEST_NAME,
+        instances=_instance_maps(names, out) if instances else {},
     )
+
+
+def _instance_maps(names: Mapping[str, str], folder: Path) -> dict[str, Path]:
+    """A file for each prompt, never that of a mask: "cyst instances" is a prompt like any other."""
+    taken = set(names.values())
+    maps = {}
+    for prompt, name in names.items():
+        is_taken = f"{name}{INSTANCES_ENDING}" in taken
+        ending = "-instances" if is_taken else INSTANCES_ENDING
+        maps[prompt] = folder / f"{name}{ending}.nii.gz"
+    return maps

@@ -8,26 +8,37 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from textseg.atomic import file_sha256
 from textseg.errors import InputError
 
+if TYPE_CHECKING:
+    from textseg.imaging.volume import Source, Volume
+    from textseg.prompts.report import Finding
+    from textseg.reports.given import GivenReport
+
 __all__ = [
     "MANIFEST_NAME",
+    "ChannelRecord",
     "FileRecord",
+    "FindingRecord",
+    "FindingsRecord",
     "GridRecord",
     "InputRecord",
     "Manifest",
     "ModelRecord",
     "PromptRecord",
+    "ReportRecord",
     "RunRecord",
     "SoftwareRecord",
     "Status",
+    "channel_records",
+    "encodable",
     "is_complete",
     "read_manifest",
 ]
@@ -89,6 +100,101 @@ class InputRecord(_Record):
     metadata: dict[str, str] = Field(default_factory=dict)
 
 
+class ChannelRecord(_Record):
+    """A named channel of the scan, or one that the model takes and the scan lacks.
+
+    Attributes:
+        name: Such as ``t1ce``.
+        path: Its file or folder; None for a scan in memory, and for a channel that is missing.
+        sha256: Of the file.
+        is_missing: The model's stand-in took its place.
+    """
+
+    name: str
+    path: str | None = None
+    sha256: str | None = None
+    is_missing: bool = False
+
+
+class ReportRecord(_Record):
+    """A report that was given with the scan.
+
+    Its words are a patient's, so the manifest keeps none of them, nor the name of their file; the
+    hash tells whether another report is the same one.
+
+    Attributes:
+        sha256: Of its text, or of the file of its features.
+        given_as: Which of the two.
+        is_read: Whether the network sees it; False for a network that reads no reports.
+    """
+
+    sha256: str
+    given_as: Literal["text", "features"] = "text"
+    is_read: bool
+
+    @classmethod
+    def of(cls, report: GivenReport, *, is_read: bool) -> ReportRecord:
+        """What may be kept of a report."""
+        kind: Literal["text", "features"] = "text" if report.features is None else "features"
+        return cls(sha256=report.sha256, given_as=kind, is_read=is_read)
+
+
+class FindingRecord(_Record):
+    """Where a report states something, and what else it says of it.
+
+    The words are a patient's, so the manifest keeps none of them; sentence and characters find
+    them again in the report. A finding that is denied has no record.
+
+    Attributes:
+        sentence: Its index, from 0.
+        characters: First and past-last one of the words in the report, without blanks before it.
+        uncertain: The report does not commit itself.
+        history: The report speaks of an earlier time.
+        size_mm: As stated; empty if it is not.
+        reason: Why it was not asked for; None if it was.
+    """
+
+    sentence: int
+    characters: tuple[int, int]
+    uncertain: bool = False
+    history: bool = False
+    size_mm: tuple[float, ...] = ()
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, finding: Finding) -> FindingRecord:
+        """What may be kept of a finding."""
+        # what could not be understood is quoted in the reason
+        quotes = any(told in (finding.reason or "") for told in finding.resolution.warnings)
+        return cls(
+            sentence=finding.index,
+            characters=finding.span,
+            uncertain=finding.uncertain,
+            history=finding.history,
+            size_mm=finding.size_mm,
+            reason="Its words are not understood." if quotes else finding.reason,
+        )
+
+
+class FindingsRecord(_Record):
+    """Which findings of a report were not asked for, where its findings are the prompts.
+
+    Attributes:
+        passed_over: Those that are no prompts, in the order of the report.
+        num_denied: How many more it says are not there.
+    """
+
+    passed_over: tuple[FindingRecord, ...] = ()
+    num_denied: int = 0
+
+    @classmethod
+    def of(cls, findings: Sequence[Finding]) -> FindingsRecord:
+        """Of all findings of a report."""
+        stated = [finding for finding in findings if not finding.negated]
+        passed_over = [FindingRecord.of(f) for f in stated if f.reason is not None]
+        return cls(passed_over=tuple(passed_over), num_denied=len(findings) - len(stated))
+
+
 class GridRecord(_Record):
     """One pass of the model over the scan at one spacing.
 
@@ -114,11 +220,24 @@ class GridRecord(_Record):
 
 
 class RunRecord(_Record):
-    """How the run was carried out; the part of the manifest that the engine knows."""
+    """How the run was carried out; the part of the manifest that the engine knows.
+
+    Attributes:
+        channels: Those that have names, in the order given, then those the scan lacks.
+        report: None if there was none.
+        findings: Of the report, if they were the prompts.
+        grids: One for each domain of the model that was asked.
+        settings: What decides the answer besides scan, prompts, report and model.
+        timings_s: Seconds of each stage.
+        peak_memory_bytes: Of the process so far, if the system tells.
+    """
 
     model: ModelRecord
     device: str
     precision: str
+    channels: tuple[ChannelRecord, ...] = ()
+    report: ReportRecord | None = None
+    findings: FindingsRecord | None = None
     grids: tuple[GridRecord, ...] = ()
     settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     timings_s: dict[str, float] = Field(default_factory=dict)
@@ -126,7 +245,10 @@ class RunRecord(_Record):
 
 
 class PromptRecord(_Record):
-    """One prompt: what it was taken to mean and what came of it."""
+    """One prompt: what it was taken to mean and what came of it.
+
+    ``said`` tells where a report states it, if the prompt was made of one.
+    """
 
     prompt: str
     status: Status
@@ -141,6 +263,7 @@ class PromptRecord(_Record):
     sha256: str | None = None
     suggestions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    said: tuple[FindingRecord, ...] = ()
 
 
 class FileRecord(_Record):
@@ -160,6 +283,24 @@ class Manifest(_Record):
     prompts: tuple[PromptRecord, ...]
     files: tuple[FileRecord, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def channel_records(volume: Volume, missing: Collection[str]) -> tuple[ChannelRecord, ...]:
+    """The named channels of a scan, and those that were missing."""
+
+    def record(name: str, source: Source) -> ChannelRecord:
+        path = encodable(str(source.path)) if source.path else None
+        return ChannelRecord(name=name, path=path, sha256=source.sha256)
+
+    # of one that a caller made up, each channel counts as from where the volume is
+    sources = volume.sources or (volume.source,) * len(volume.channels)
+    given = map(record, volume.channels, sources)
+    return (*given, *(ChannelRecord(name=name, is_missing=True) for name in missing))
+
+
+def encodable(text: str) -> str:
+    """The text with bytes that are not UTF-8 (as a shell may pass them) spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_manifest(path: Path) -> Manifest:

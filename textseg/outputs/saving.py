@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from textseg import atomic
 from textseg.errors import InputError
 from textseg.outputs.formats import MaskFormat
+from textseg.outputs.instances import Instances, InstanceStatistics, write_instances
 from textseg.outputs.layout import OutputPlan
 from textseg.outputs.manifest import FileRecord, Manifest, PromptRecord, read_manifest
 from textseg.outputs.preview import require_matplotlib, write_preview
@@ -24,10 +25,17 @@ __all__ = ["save_result"]
 Mask = NDArray[np.bool_]
 
 
-def save_result(segmentation: Segmentation, plan: OutputPlan) -> Manifest:
+def save_result(
+    segmentation: Segmentation, plan: OutputPlan, *, least_instance_ml: float = 0.0
+) -> Manifest:
     """Writes everything the plan names and returns the manifest; replaces what is there.
 
     A kill in between leaves whole files and no manifest, which the next run treats as unfinished.
+
+    Args:
+        segmentation: The result.
+        plan: Its files.
+        least_instance_ml: Smaller pieces are no instances.
     """
     if plan.preview:
         # a missing extra is better known before the first file than after the last
@@ -36,12 +44,17 @@ def save_result(segmentation: Segmentation, plan: OutputPlan) -> Manifest:
     outdated = _withdraw(plan.manifest) | set(plan.paths())
     files: list[FileRecord] = []
     prompts: list[PromptRecord] = []
+    pieces: dict[str, tuple[InstanceStatistics, ...]] = {}
     for result in segmentation.values():
         written = _write_masks(result, plan)
         files += written
+        if plan.instances:
+            found = result.find_instances(least_ml=least_instance_ml) if written else None
+            files += _write_instances(result, found, plan.instances[result.prompt])
+            pieces[result.prompt] = found.statistics if found else ()
         prompts.append(_with_file(result.record(), written))
     if plan.statistics:
-        files.append(_write_statistics(segmentation, plan.statistics))
+        files.append(_write_statistics(segmentation, plan.statistics, pieces))
     if plan.preview:
         files.append(_write_preview(segmentation, plan.preview))
     _remove(outdated - {plan.folder / record.name for record in files})
@@ -83,9 +96,29 @@ def _with_file(record: PromptRecord, written: list[FileRecord]) -> PromptRecord:
     return record.model_copy(update={"file": written[0].name, "sha256": written[0].sha256})
 
 
-def _write_statistics(segmentation: Segmentation, path: Path) -> FileRecord:
+def _write_instances(result: PromptResult, found: Instances | None, path: Path) -> list[FileRecord]:
+    if found is None:
+        return []
+    labels = found.labels
+
+    def write(temporary: Path) -> None:
+        write_instances(temporary, labels, result.volume, label=result.prompt)
+
+    digest = atomic.write_atomically(path, write, suffix=".nii.gz", overwrite=True)
+    return [FileRecord(name=path.name, sha256=digest)]
+
+
+def _write_statistics(
+    segmentation: Segmentation,
+    path: Path,
+    pieces: Mapping[str, tuple[InstanceStatistics, ...]],
+) -> FileRecord:
     content = {
-        result.record().prompt: {"status": result.status, **result.statistics}
+        result.record().prompt: {
+            "status": result.status,
+            **result.statistics,
+            **({"instances": pieces[result.prompt]} if result.prompt in pieces else {}),
+        }
         for result in segmentation.values()
     }
     digest = atomic.write_json(path, content, overwrite=True)

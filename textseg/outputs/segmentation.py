@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
@@ -16,14 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textseg.imaging.volume import Geometry, Volume
+from textseg.outputs.instances import Instances, InstanceStatistics, find_instances
 from textseg.outputs.layout import plan_output
 from textseg.outputs.manifest import (
+    FindingRecord,
     InputRecord,
     Manifest,
     PromptRecord,
     RunRecord,
     SoftwareRecord,
     Status,
+    encodable,
 )
 from textseg.outputs.saving import save_result
 from textseg.outputs.statistics import Statistics, mask_statistics, unmeasured
@@ -80,12 +83,19 @@ class Prediction:
         transform: Brings it back to the scan.
         threshold: Probability from which a voxel belongs to the mask.
         islands: Small pieces of the mask that were left out.
+        refine: Takes from the mask on the scan's grid what does not belong to it.
     """
 
     probability: Tensor
     transform: GridTransform
     threshold: float = 0.5
     islands: int = 0
+    refine: Callable[[Mask], Mask] | None = None
+
+    def restored(self) -> Mask:
+        """The mask on the scan's grid."""
+        mask = self.transform.restore(self.probability, threshold=self.threshold)
+        return mask if self.refine is None else self.refine(mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +103,7 @@ class PromptResult:
     """What came of one prompt.
 
     Attributes:
-        prompt: As the user wrote it.
+        prompt: As the user wrote it, or made of what a report states.
         status: ``ok`` means there is a mask; ``not_found``, that the structure is not in the scan.
         volume: The scan.
         resolution: What the prompt was taken to mean.
@@ -101,6 +111,7 @@ class PromptResult:
         reason: Why there is no mask, as a sentence.
         prediction: Present exactly when the status is ``ok``.
         warnings: Sentences about this prompt's mask.
+        said: Where a report says it, if the prompt was made of one.
     """
 
     prompt: str
@@ -111,6 +122,7 @@ class PromptResult:
     reason: str | None = None
     prediction: Prediction | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
+    said: tuple[FindingRecord, ...] = ()
     cache: MaskCache = field(default_factory=MaskCache, repr=False)
 
     def __post_init__(self) -> None:
@@ -136,11 +148,24 @@ class PromptResult:
             return unmeasured(presence=self.presence)
         return mask_statistics(self.mask, self.volume, presence=self.presence)
 
+    @cached_property
+    def instances(self) -> tuple[InstanceStatistics, ...]:
+        """What each connected piece of the mask measures, the largest first."""
+        return self.find_instances().statistics
+
+    def find_instances(self, *, least_ml: float = 0.0) -> Instances:
+        """A map of the connected pieces of the mask, numbered by size, and their measurements.
+
+        Args:
+            least_ml: Smaller pieces are left out.
+        """
+        return find_instances(self.mask, self.volume.geometry, least_ml=least_ml)
+
     def record(self) -> PromptRecord:
         """This result as an entry of the manifest, before any file is written."""
         resolution = self.resolution
         return PromptRecord(
-            prompt=_encodable(self.prompt),
+            prompt=encodable(self.prompt),
             status=self.status,
             reason=self.reason,
             concepts=resolution.concepts if resolution else (),
@@ -151,14 +176,13 @@ class PromptResult:
             islands_dropped=self.prediction.islands if self.prediction else None,
             suggestions=resolution.suggestions if resolution else (),
             warnings=(*(resolution.warnings if resolution else ()), *self.warnings),
+            said=self.said,
         )
 
     def _restored(self) -> Mask:
         if self.prediction is None:
             return np.zeros(self.volume.geometry.shape, dtype=np.bool_)
-        return self.prediction.transform.restore(
-            self.prediction.probability, threshold=self.prediction.threshold
-        )
+        return self.prediction.restored()
 
 
 class Segmentation(Mapping[str, PromptResult]):
@@ -214,7 +238,7 @@ class Segmentation(Mapping[str, PromptResult]):
         return Manifest(
             software=SoftwareRecord.current(),
             input=InputRecord(
-                path=_encodable(str(source.path)) if source.path else None,
+                path=encodable(str(source.path)) if source.path else None,
                 format=source.format,
                 sha256=source.sha256,
                 shape=geometry.shape,
@@ -235,6 +259,8 @@ class Segmentation(Mapping[str, PromptResult]):
         formats: Sequence[str] = ("nifti",),
         stats: bool = True,
         preview: bool = False,
+        instances: bool = False,
+        least_instance_ml: float = 0.0,
         overwrite: bool = False,
     ) -> Manifest:
         """Writes masks, statistics and preview, then the manifest, and returns the manifest.
@@ -244,6 +270,9 @@ class Segmentation(Mapping[str, PromptResult]):
             formats: Keys of ``textseg.outputs.formats.FORMATS``.
             stats: Write ``statistics.json``.
             preview: Write ``preview.png`` (needs the ``viewer`` extra).
+            instances: Write ``<prompt>_instances.nii.gz``, in which the connected pieces of a mask
+                have numbers, the largest 1, and what each measures into ``statistics.json``.
+            least_instance_ml: Smaller pieces are no instances.
             overwrite: Replace the result that is there.
 
         Raises:
@@ -251,11 +280,13 @@ class Segmentation(Mapping[str, PromptResult]):
                 (E503).
             ModelError: A preview was asked for without matplotlib (E403).
         """
-        plan = plan_output(Path(out), list(self), formats=formats, stats=stats, preview=preview)
+        plan = plan_output(
+            Path(out),
+            list(self),
+            formats=formats,
+            stats=stats,
+            preview=preview,
+            instances=instances,
+        )
         plan.check(overwrite=overwrite)
-        return save_result(self, plan)
-
-
-def _encodable(text: str) -> str:
-    """The text with bytes that are not UTF-8 (as a shell may pass them) spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode()
+        return save_result(self, plan, least_instance_ml=least_instance_ml)

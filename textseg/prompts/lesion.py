@@ -90,6 +90,9 @@ def read_unplaced(text: str, scope: Scope) -> Reading | None:
     if len(known) == 1 and known[0] in supported and at_large:
         return Reading("ok", known, "lesion", FOUND)
     alike = tuple(lesion for lesion in placed if set(known) & {*scope.tree.ancestors(lesion)})
+    if (only := _only_one(alike, scope)) is not None:
+        why = f"Interpreted as {scope.tree[only].name}: the model knows no other."
+        return Reading("ok", (only,), "lesion", FOUND, warnings=(why,))
     return Reading(
         "ambiguous",
         method="lesion",
@@ -98,6 +101,14 @@ def read_unplaced(text: str, scope: Scope) -> Reading | None:
         candidates=alike or placed,
         decidable=False,
     )
+
+
+def _only_one(lesions: Iterable[str], scope: Scope) -> str | None:
+    """The one of some lesions that a model segments which knows a single region of the body."""
+    supported = scope.supported or frozenset()
+    known = [lesion for lesion in lesions if lesion in supported]
+    regions = {scope.tree[concept].region for concept in supported}
+    return known[0] if len(known) == 1 and len(regions) == 1 else None
 
 
 def _read_with(text: str, scope: Scope) -> Reading | None:

@@ -17,7 +17,8 @@ from textseg.network.model import PromptedSegmenter
 logger = logging.getLogger(__name__)
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "backbone": ("backbone",),
+    "backbone": ("stand_ins", "backbone"),
+    "report": ("report_fusion",),
     "pixel_decoder": ("pixel_decoder",),
     "query_decoder": ("token_pool", "query_projection", "query_decoder"),
     "heads": ("mask_heads", "shortcuts", "prompt_heads", "presence_head", "evidence"),
@@ -30,8 +31,8 @@ class AdaptationConfig:
     """Which parts of a network a fine-tune changes; the others stay as they are.
 
     Attributes:
-        train: Parts that are trained in full: ``backbone``, ``pixel_decoder``, ``query_decoder``,
-            ``heads``, or ``all``.
+        train: Parts that are trained in full: ``backbone``, ``report``, ``pixel_decoder``,
+            ``query_decoder``, ``heads``, or ``all``.
         lora_rank: Rank of the updates of ``lora_on``.
         lora_alpha: Updates are scaled by this number over the rank.
         lora_on: Parts whose linear layers, attention projections and convolutions are trained by

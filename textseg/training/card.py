@@ -12,9 +12,10 @@ from textseg.atomic import write_atomically
 from textseg.datasets import Case, load_registry
 from textseg.knowledge import KnowledgeTree
 from textseg.network.weights import ModelManifest
-from textseg.training.aggregation import auroc
+from textseg.training.aggregation import FEW_SCANS, auroc
 from textseg.training.evaluation import region_of
 from textseg.training.scores import CaseScore, ModelScores, StructureScore
+from textseg.training.sensitivity_report import TITLES, SensitivityReport, read_sensitivity
 
 
 def render_card(
@@ -23,6 +24,7 @@ def render_card(
     *,
     trained_on: Sequence[Case],
     tree: KnowledgeTree,
+    sensitivity: SensitivityReport | None = None,
 ) -> str:
     """The card in Markdown, from the manifest and the scores alone."""
     sections = [
@@ -32,6 +34,7 @@ def render_card(
         _summary_section(scores),
         *(_case_section(group) for group in _by_dataset(scores.cases)),
         _absence_section(scores),
+        *([_report_section(sensitivity)] if sensitivity is not None else []),
         _limits_section(manifest, scores, trained_on, tree),
         _licence_section(manifest, trained_on),
     ]
@@ -122,6 +125,27 @@ def _absence_section(scores: ModelScores) -> str:
     return "\n".join(lines)
 
 
+def _report_section(sensitivity: SensitivityReport) -> str:
+    lines = [
+        "## What the report does",
+        "",
+        "The same scans with their own report, one that says something else (swapped), none "
+        "(dropped), its sentences in another order (shuffled), and each finding denied (negated); "
+        f"with 95 % intervals from {FEW_SCANS} scans on.",
+    ]
+    if sensitivity.is_ignored:
+        lines += ["", "**The report is ignored**: a swapped one changes next to nothing."]
+    for figure, title in TITLES.items():
+        heading, *rows = sensitivity.table(figure)
+        lines += ["", f"{title}:", ""]
+        lines += [_line(heading), "|---" * len(heading) + "|", *map(_line, rows)]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def _limits_section(
     manifest: ModelManifest, scores: ModelScores, trained_on: Sequence[Case], tree: KnowledgeTree
 ) -> str:
@@ -133,7 +157,7 @@ def _limits_section(
         "",
         f"- Every structure that is not listed above; lesions and devices{but}.",
     ]
-    drawn = Counter(case.dataset for case in trained_on if case.image is None)
+    drawn = Counter(case.dataset for case in trained_on if not case.has_scan)
     lines += [
         f"- What {dataset} labels was learned on images made from label maps ({count}); anatomy "
         "and disease that those do not show were never seen."
@@ -181,7 +205,13 @@ def write_card(
     tree: KnowledgeTree,
 ) -> Path:
     """Writes ``scores.json`` and ``CARD.md`` into a model folder; returns the card's path."""
-    text = render_card(manifest, scores, trained_on=trained_on, tree=tree)
+    text = render_card(
+        manifest,
+        scores,
+        trained_on=trained_on,
+        tree=tree,
+        sensitivity=read_sensitivity(folder, sha256=manifest.sha256),
+    )
     _write(folder / "scores.json", scores.model_dump_json(indent=1) + "\n")
     _write(folder / "CARD.md", text)
     return folder / "CARD.md"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,14 @@ from textseg.network.weights import ModelManifest, load_encoder
 from textseg.resources import data_folder
 from textseg.training.card import write_card
 from textseg.training.checkpoint import LAST, PREVIOUS
-from textseg.training.datamodule import MixtureDataModule, domain_space, training_cases
+from textseg.training.datamodule import (
+    MixtureDataModule,
+    domain_space,
+    training_cases,
+    validation_cases,
+)
 from textseg.training.export import export_encoder, export_model
+from textseg.training.report_gate import ReportGate
 from textseg.training.scores import CaseScore, ModelScores, ScanSegmenter, score_model
 from textseg.training.segmentation_task import SegmentationTask
 from textseg.training.text_atlas import TextAtlasTask
@@ -146,6 +153,7 @@ def export(
     config: Path,
     cases: Path | None = None,
     omit: Sequence[str] = (),
+    gate: ReportGate | None = None,
     **about: str,
 ) -> ModelManifest:
     """Turns a checkpoint of ``fit``, or of ``pretrain``, into a model folder.
@@ -156,10 +164,12 @@ def export(
         config: The configuration of that run, as given or as kept beside its log.
         cases: Case list to use in place of the configuration's.
         omit: Concepts that the model shall not offer.
+        gate: What a model that reads reports is asked before it is written.
         about: ``name``, ``version`` and ``licence`` of the model.
 
     Raises:
-        ModelError: A file is missing (E405), or the checkpoint is of another network (E402).
+        ModelError: A file is missing (E405), the checkpoint is of another network (E402), or the
+            gate keeps the model out.
     """
     config = find_config(str(config))
     for path in (checkpoint, config):
@@ -176,16 +186,24 @@ def export(
         (domain, domain_space(domain, training_cases(domain, listed), tree))
         for domain in run.datamodule.domains
     ]
-    return export_model(
+    write = partial(
+        export_model,
         checkpoint,
-        folder,
         network=run.model.network.config,
         adaptation=run.model.adaptation,
         spaces=spaces,
         encoder=load_encoder(run.datamodule.encoder),
         omit=omit,
-        **about,
+        report_encoder=run.datamodule.report_encoder,
+        name=about["name"],
+        version=about["version"],
+        licence=about["licence"],
     )
+    if gate is None or run.model.network.config.report is None:
+        return write(folder)
+    held_out = {c.id: c for domain, _ in spaces for c in validation_cases(domain, listed)}
+    measured = gate.measure(write, list(held_out.values()), name=about["name"])
+    return write(folder, sensitivity=measured)
 
 
 def card(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -15,6 +16,11 @@ from textseg.datasets import Case, LabelSpace, load_cases
 from textseg.errors import ModelError
 from textseg.knowledge import KnowledgeTree, load_user_tree
 from textseg.network.queries import TextVectors, build_queries
+from textseg.network.report_encoder import (
+    ReportEncoder,
+    ReportEncoderConfig,
+    make_report_encoder,
+)
 from textseg.training.domain_labels import DomainLabels
 from textseg.training.encoders import named_encoder
 from textseg.training.sampling import Batch, DomainConfig, DomainSampler, MixtureDataset
@@ -34,6 +40,7 @@ class MixtureDataModule(lightning.LightningDataModule):
         steps: Batches per epoch; a checkpoint may resume at any epoch.
         seed: Seed of every random choice.
         workers: Processes that prepare batches.
+        report_encoder: What makes tokens of the reports of cases; without it, they are left out.
     """
 
     def __init__(
@@ -44,16 +51,19 @@ class MixtureDataModule(lightning.LightningDataModule):
         steps: int = 100,
         seed: int = 0,
         workers: int = 1,
+        report_encoder: ReportEncoderConfig | None = None,
     ) -> None:
         super().__init__()
         self.cases_path = Path(cases)
         self.domains = domains
         self.encoder = encoder
         self.steps, self.seed, self.workers = steps, seed, workers
+        self.report_encoder = report_encoder
         self.labels: list[DomainLabels] = []
         self.prompts: list[DomainPrompts] = []
         self.validation: list[ValidationCase] = []
         self.testing: list[ValidationCase] = []
+        self.token_features: int | None = None
         self._samplers: list[DomainSampler] = []
 
     def setup(self, stage: str) -> None:
@@ -62,20 +72,26 @@ class MixtureDataModule(lightning.LightningDataModule):
             return
         tree = load_user_tree()
         cases = load_cases(self.cases_path)
+        reader = None
+        if self.report_encoder is not None:
+            reader = make_report_encoder(self.report_encoder)
+            self.token_features = reader.features
         for index, domain in enumerate(self.domains):
             mine = training_cases(domain, cases)
             space = domain_space(domain, mine, tree)
             labels = DomainLabels.of(mine, space)
             # only what lacks a scan, or has it replaced at times, needs a body to be put around it
             synthetic = [
-                domain.modality == "ct" and (c.image is None or domain.real < 1) for c in mine
+                domain.modality == "ct" and (not c.has_scan or domain.real < 1) for c in mine
             ]
+            channels = domain.channel_names
             loaded = [
-                load_case(case, labels, with_body=with_body)
+                load_case(case, labels, with_body=with_body, channels=channels, encoder=reader)
                 for case, with_body in zip(mine, synthetic, strict=True)
             ]
-            self.validation += scored(validation_cases(domain, cases), space, domain, index)
-            self.testing += scored(test_cases(domain, cases), space, domain, index)
+            score = partial(scored, space=space, domain=domain, index=index, encoder=reader)
+            self.validation += score(validation_cases(domain, cases))
+            self.testing += score(test_cases(domain, cases))
             self.labels.append(labels)
             self._samplers.append(DomainSampler(domain, index=index, labels=labels, cases=loaded))
         queries = self.queries(named_encoder(self.encoder))
@@ -136,24 +152,38 @@ def validation_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
     labelled = labelled_cases(domain, cases)
     kept = held_out(domain, labelled)
     found += [case for case in labelled if patient_of(domain, case) in kept]
-    return [case for case in found if case.image is not None and case.masks]
+    return [case for case in found if case.has_scan and case.masks]
 
 
 def test_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
-    """Scans with labels that the domain is tested on and never sees while it trains."""
-    return [
-        case
-        for case in cases
-        if case.split == "val" and case.dataset in domain.test and case.image and case.masks
-    ]
+    """Scans with labels that the domain is tested on and never sees while it trains.
+
+    Those for tests of each data set, or those for validation if it has no others.
+    """
+    mine = [c for c in cases if c.dataset in domain.test and c.has_scan and c.masks]
+    apart = {case.dataset for case in mine if case.split == "test"}
+    return [case for case in mine if case.split == ("test" if case.dataset in apart else "val")]
 
 
 def scored(
-    cases: Sequence[Case], space: LabelSpace, domain: DomainConfig, index: int
+    cases: Sequence[Case],
+    *,
+    space: LabelSpace,
+    domain: DomainConfig,
+    index: int,
+    encoder: ReportEncoder | None = None,
 ) -> list[ValidationCase]:
     """Cases in memory that hold a concept of the space."""
     loaded = (
-        load_validation_case(case, space, domain=index, spacing_mm=domain.grid_mm) for case in cases
+        load_validation_case(
+            case,
+            space,
+            domain=index,
+            spacing_mm=domain.grid_mm,
+            channels=domain.channel_names,
+            encoder=encoder,
+        )
+        for case in cases
     )
     return [case for case in loaded if case.values]
 
@@ -201,7 +231,7 @@ def patient_of(domain: DomainConfig, case: Case) -> str:
 
 def needs_synthesis(domain: DomainConfig, case: Case) -> bool:
     """Whether crops of a case may be synthetic."""
-    return case.image is None or domain.real < 1 or domain.random_contrast > 0
+    return not case.has_scan or domain.real < 1 or domain.random_contrast > 0
 
 
 def domain_space(domain: DomainConfig, cases: Sequence[Case], tree: KnowledgeTree) -> LabelSpace:

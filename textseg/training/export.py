@@ -15,12 +15,14 @@ from textseg.knowledge import model_vocabulary
 from textseg.knowledge.importing import write_tree_file
 from textseg.knowledge.vocabularies import MODEL_VOCABULARY
 from textseg.network.model import NetworkConfig, PromptedSegmenter
+from textseg.network.report_encoder import ReportEncoderConfig
 from textseg.network.sat_text_encoder import SatTextEncoder
 from textseg.network.text_encoder import TextEncoder, TextEncoderConfig
 from textseg.network.weights import Domain, ModelManifest, save_model
 from textseg.training.adaptation import AdaptationConfig, adapt, merged_state
 from textseg.training.checkpoint import read_checkpoint
 from textseg.training.sampling import DomainConfig
+from textseg.training.sensitivity_report import SENSITIVITY_FILE, SensitivityReport
 
 
 def export_model(
@@ -35,6 +37,8 @@ def export_model(
     version: str,
     licence: str,
     omit: Sequence[str] = (),
+    report_encoder: ReportEncoderConfig | None = None,
+    sensitivity: SensitivityReport | None = None,
 ) -> ModelManifest:
     """Writes the averaged weights of a checkpoint as a model folder.
 
@@ -51,10 +55,14 @@ def export_model(
         version: Version of the weights.
         licence: Licence of the weights.
         omit: Concepts that did not learn well enough to be offered.
+        report_encoder: What made tokens of the reports it was trained with.
+        sensitivity: What it makes of reports, to be kept with it.
 
     Raises:
-        ModelError: The checkpoint is of another network; or a concept is in no vocabulary (E404).
+        ModelError: The checkpoint is of another network (E402); the network reads reports and it
+            is not said by which encoder (E400); or a concept is in no vocabulary (E404).
     """
+    _check_report_encoder(network, report_encoder)
     trained = PromptedSegmenter(network)
     adapt(trained, adaptation)
     _fill(trained, checkpoint, prefix="network.")
@@ -66,9 +74,10 @@ def export_model(
         version=version,
         licence=licence,
         sha256="",
-        files=_write_vocabulary(folder, domains),
+        files=_write_vocabulary(folder, domains) | _write_sensitivity(folder, sensitivity),
         network=network.model_dump(mode="json"),
         text_encoder=encoder.config.model_dump(mode="json"),
+        report_encoder=None if report_encoder is None else report_encoder.model_dump(mode="json"),
         domains=domains,
     )
     return save_model(folder, model, encoder, manifest=manifest)
@@ -102,6 +111,17 @@ def export_encoder(
     return save_model(folder, None, encoder, manifest=manifest)
 
 
+def _check_report_encoder(
+    network: NetworkConfig, report_encoder: ReportEncoderConfig | None
+) -> None:
+    if (network.report is None) != (report_encoder is None):
+        raise ModelError(
+            "a network that reads reports goes with the report encoder it was trained with.",
+            code="E400",
+            remedy="Give the configuration of the run, with its data.report_encoder.",
+        )
+
+
 def _domain(config: DomainConfig, space: LabelSpace, omit: Sequence[str]) -> Domain:
     return Domain(
         name=config.name,
@@ -122,6 +142,14 @@ def _write_vocabulary(folder: Path, domains: Sequence[Domain]) -> dict[str, str]
         return {}
     write_tree_file(path, text)
     return {path.name: sha256(text.encode()).hexdigest()}
+
+
+def _write_sensitivity(folder: Path, sensitivity: SensitivityReport | None) -> dict[str, str]:
+    """Writes what a model makes of reports, if that is known; its file with its sha256."""
+    if sensitivity is None:
+        (folder / SENSITIVITY_FILE).unlink(missing_ok=True)
+        return {}
+    return {SENSITIVITY_FILE: sensitivity.write(folder)}
 
 
 def _fill(module: nn.Module, checkpoint: Path, *, prefix: str) -> None:

@@ -15,22 +15,21 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from textseg.imaging import Modality, normalise_intensity
+from textseg.imaging import Modality, channel_name
+from textseg.network.report_tokens import ReportTokens
 from textseg.training.augment import (
     GeometryConfig,
     QualityConfig,
     chance,
-    change_contrast,
     crop_coordinates,
     cut_slab,
-    degrade,
     uniform,
 )
+from textseg.training.conditions import in_order, join_reports, keep_channels
 from textseg.training.domain_labels import IGNORE, DomainLabels
-from textseg.training.resampling import sample_linear, sample_nearest
-from textseg.training.synthesis import AIR_HU, draw_mr_means, synthesise_ct, synthesise_mr
-from textseg.training.torso_mr import torso_mr
-from textseg.training.training_case import Part, TrainingCase
+from textseg.training.painting import Cut, Painter, cut_to
+from textseg.training.resampling import sample_nearest
+from textseg.training.training_case import TrainingCase
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,20 @@ class DomainConfig:
         negatives: Other domains whose scans show none of this domain's concepts.
         negative_share: Part of the MR batches that show such a scan, half of them as that domain's
             own modality looks.
-        mirror: Probability of mirroring left and right.
+        mirror: Probability of mirroring left and right; a case whose report is given as features
+            keeps its sides.
         hold_out_every: Keep every n-th patient's labelled cases for validation; 0 keeps none.
         patient: Regular expression for the part of a case's id that names the patient; by default
             that of BIDS. Where it matches nothing, a patient has one scan, in all its sequences.
         validation: Registry names of data sets whose ``val`` cases are scored during training.
-        test: Registry names of data sets whose ``val`` cases `textseg test` scores.
+        test: Registry names of data sets whose ``test`` cases `textseg test` scores, or their
+            ``val`` cases if they have no others.
         geometry: Strength of deformations.
         quality: Strength of image degradation.
+        channels: Names of the channels of its scans, in the order of the network; none for scans
+            of a single image.
+        channel_dropout: Probability that a crop lacks a channel; one is always there.
+        report_dropout: Probability that a crop comes without its report.
     """
 
     name: str
@@ -94,6 +99,14 @@ class DomainConfig:
     test: list[str] = field(default_factory=list)
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
+    channels: list[str] = field(default_factory=list)
+    channel_dropout: float = 0.0
+    report_dropout: float = 0.0
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The one name of each channel, however it is spelled."""
+        return tuple(map(channel_name, self.channels))
 
     @property
     def grid_mm(self) -> tuple[float, float, float]:
@@ -115,9 +128,10 @@ class Batch(NamedTuple):
         number: Number of the batch in the run; seeds every random choice made with it.
         domain: Index of the domain.
         modality: Modality the prompts should name.
-        image: ``B 1 X Y Z`` model input.
+        image: ``B C X Y Z`` model input; a channel that is not shown is NaN.
         labels: ``B X Y Z`` int64: 0 unlabelled, 1..L, IGNORE; see ``DomainLabels``.
         known: ``B K`` bool, the prompts annotated in each crop.
+        report: What was reported of each crop's scan; None where the domain has no reports.
     """
 
     number: int
@@ -126,6 +140,16 @@ class Batch(NamedTuple):
     image: Tensor
     labels: Tensor
     known: Tensor
+    report: ReportTokens | None = None
+
+
+class Crop(NamedTuple):
+    """A crop of one case, as ``Batch`` has several."""
+
+    image: Tensor
+    labels: Tensor
+    known: Tensor
+    report: Tensor | None
 
 
 class DomainSampler:
@@ -152,6 +176,11 @@ class DomainSampler:
         self.concepts = labels.label_concepts
         self.cases = tuple(cases)
         self.weights = case_weights(config, self.cases)
+        self.painter = Painter(
+            labels, modality=config.modality, quality=config.quality, strip=config.strip
+        )
+        reports = (case.report for case in self.cases if case.report is not None)
+        self.token_features = next((report.tokens.shape[1] for report in reports), None)
 
     def draw(
         self, number: int, generator: Generator, *, others: Sequence[DomainSampler] = ()
@@ -172,16 +201,19 @@ class DomainSampler:
             source = others[int(torch.randint(len(others), (), generator=generator))]
         look = source.config.modality if source is not self and chance(0.5, generator) else modality
         crops = [source._crop(look, generator, grid=config) for _ in range(config.batch)]
-        images, labels, known = (torch.stack(parts) for parts in zip(*crops, strict=True))
+        labels = torch.stack([crop.labels for crop in crops])
+        known = torch.stack([crop.known for crop in crops])
         if source is not self:
             labels = torch.where(labels == IGNORE, IGNORE, 0)
             known = torch.ones(config.batch, len(self.labels.prompts), dtype=torch.bool)
-        return Batch(number, self.index, modality, images, labels, known)
+        report = None
+        if self.token_features is not None:
+            report = join_reports([crop.report for crop in crops], self.token_features)
+        images = torch.stack([crop.image for crop in crops])
+        return Batch(number, self.index, modality, images, labels, known, report)
 
-    def _crop(
-        self, modality: Modality, generator: Generator, *, grid: DomainConfig
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Image, labels and known prompts of a crop, on the grid of a domain."""
+    def _crop(self, modality: Modality, generator: Generator, *, grid: DomainConfig) -> Crop:
+        """A crop of a random case, on the grid of a domain."""
         case = self.cases[int(torch.multinomial(self.weights, 1, generator=generator))]
         coordinates = crop_coordinates(
             self.config.geometry,
@@ -191,26 +223,44 @@ class DomainSampler:
             target_mm=grid.grid_mm,
             generator=generator,
         )
-        cut = _cut_to(case, coordinates)
+        cut = cut_to(case, coordinates)
         labels = sample_nearest(cut.labels, cut.coordinates).long()
-        use_real = case.image is not None and modality == self.config.modality
-        if use_real and chance(self.config.real, generator):
-            image = self._real_image(case, cut, generator)
-        else:
-            image = self._synthetic_image(cut, labels, modality, generator)
+        image = self._image(case, cut, labels, modality, generator)
         labels = torch.where(labels > len(self.concepts), 0, labels)
         if chance(grid.geometry.slab, generator):
-            axis = 2 if chance(0.7, generator) else int(torch.randint(2, (), generator=generator))
-            thickness = uniform(*grid.geometry.slab_mm, generator) / grid.grid_mm[axis]
-            image, labels = cut_slab(
-                image, labels, voxels=max(1, round(thickness)), axis=axis, outside=IGNORE
-            )
+            image, labels = _shortened(image, labels, grid, generator)
         known = case.known
-        if chance(self.config.mirror, generator):
+        report = None if case.report is None else case.report.tokens
+        if chance(self.config.mirror, generator) and case.can_be_mirrored:
             image, labels = image.flip(1), _swap_sides(labels.flip(0), self.labels.swap)
             swap = self.labels.prompt_swap
             known = case.known[swap.clamp(min=0)] & (swap >= 0)
-        return image.contiguous(), labels.contiguous(), known
+            report = None if case.report is None else case.report.mirrored
+        if report is not None and chance(self.config.report_dropout, generator):
+            report = None
+        return Crop(image.contiguous(), labels.contiguous(), known, report)
+
+    def _image(
+        self,
+        case: TrainingCase,
+        cut: Cut,
+        labels: Tensor,
+        modality: Modality,
+        generator: Generator,
+    ) -> Tensor:
+        """Model input ``C X Y Z`` of a crop; a channel that is not there is NaN."""
+        use_real = bool(case.scan) and modality == self.config.modality
+        use_real = use_real and chance(self.config.real, generator)
+        channels = self.config.channel_names
+        there = [n for n in channels or ("",) if n in case.scan or not use_real]
+        names = keep_channels(there, self.config.channel_dropout, generator)
+        images = [
+            self.painter.real(case.scan[name], cut, generator)
+            if use_real
+            else self.painter.synthetic(cut, labels, modality, generator)
+            for name in names
+        ]
+        return in_order(torch.cat(images), names, channels)
 
     def _centre(self, case: TrainingCase, generator: Generator, *, grid: DomainConfig) -> Tensor:
         """Voxel to centre a crop on: a random structure's or any, kept inside as windows are."""
@@ -227,92 +277,6 @@ class DomainSampler:
         centre = centre + (torch.rand(3, generator=generator) - 0.5) * jitter
         inside = torch.where(size > 2 * half, centre.clamp(half, size - half), size / 2)
         return inside + (torch.rand(3, generator=generator) - 0.5) * jitter * 0.3
-
-    def _real_image(self, case: TrainingCase, cut: Cut, generator: Generator) -> Tensor:
-        assert case.scale is not None
-        # what lies beyond the scan is as dark as its darkest
-        least = case.scale.least
-        image = sample_linear(case.read_image(cut.part)[None] - least, cut.coordinates)
-        image = case.scale.apply(image + least)
-        if self.config.modality != "ct":
-            image = change_contrast(image, self.config.quality, generator)
-        return degrade(image, self.config.quality, generator)
-
-    def _synthetic_image(
-        self, cut: Cut, labels: Tensor, modality: Modality, generator: Generator
-    ) -> Tensor:
-        if modality == "ct" or cut.distances is not None:
-            tissues = self._paired(labels.clamp(min=0))
-            image = self._synthetic_torso(cut, tissues, modality, generator)
-        else:
-            image = self._synthetic_mr(cut, labels.clamp(min=0), generator)
-        image = normalise_intensity(image, modality)
-        if modality != "ct":
-            image = change_contrast(image, self.config.quality, generator)
-        return degrade(image, self.config.quality, generator)
-
-    def _synthetic_mr(self, cut: Cut, labels: Tensor, generator: Generator) -> Tensor:
-        """MR-like image whose structures blend where a voxel holds several of them."""
-        highest = max(int(cut.labels.max()), len(self.concepts))
-        means = draw_mr_means(self.concepts, classes=highest + 1, generator=generator)
-        means = means[self._paired(torch.arange(highest + 1))]
-        if chance(self.config.strip, generator):
-            means[len(self.concepts) + 1 :] = means[0]
-        source = means[cut.labels.clamp(min=0).long()]
-        base = sample_linear(source[None], cut.coordinates)[0]
-        return synthesise_mr(means, labels, base=base, generator=generator)
-
-    def _paired(self, labels: Tensor) -> Tensor:
-        """Labels with right-hand structures renamed to left-hand ones: pairs look alike."""
-        swap = self.labels.swap
-        own = torch.arange(len(swap))
-        pair = torch.where(swap == IGNORE, own, torch.minimum(swap, own))
-        return torch.where(labels < len(pair), pair[labels.clamp(max=len(pair) - 1)], labels)
-
-    def _synthetic_torso(
-        self, cut: Cut, labels: Tensor, modality: Modality, generator: Generator
-    ) -> Tensor:
-        assert cut.distances is not None
-        distances = sample_linear(cut.distances.float(), cut.coordinates)
-        named = torch.where(labels > len(self.concepts), 0, labels)
-        image = synthesise_ct(named, distances, concepts=self.concepts, generator=generator)
-        size = torch.tensor(cut.labels.shape).view(3, 1, 1, 1)
-        scanned = ((cut.coordinates > -0.5) & (cut.coordinates < size - 0.5)).all(0)
-        image = torch.where(scanned, image, AIR_HU)
-        if modality == "ct":
-            return image
-        return torso_mr(image, named, concepts=self.concepts, generator=generator)
-
-
-class Cut(NamedTuple):
-    """The part of a case that a crop reads.
-
-    Attributes:
-        part: Which part.
-        labels: Its labels ``x y z``.
-        distances: Its body distances ``2 x y z``, if the case has them.
-        coordinates: Voxels of the part for every voxel of the crop, ``3 X Y Z``.
-    """
-
-    part: Part
-    labels: Tensor
-    distances: Tensor | None
-    coordinates: Tensor
-
-
-def _cut_to(case: TrainingCase, coordinates: Tensor) -> Cut:
-    """The part of a case that sampling at these voxels reads."""
-    size = torch.tensor(case.shape)
-    first = torch.minimum((coordinates.amin((1, 2, 3)).floor() - 1).clamp(min=0).long(), size - 1)
-    last = torch.maximum((coordinates.amax((1, 2, 3)).ceil() + 2).long(), first + 1)
-    x, y, z = (
-        slice(a, min(b, n))
-        for a, b, n in zip(first.tolist(), last.tolist(), case.shape, strict=True)
-    )
-    distances = None if case.distances is None else case.distances[:, x, y, z]
-    return Cut(
-        (x, y, z), case.read_labels((x, y, z)), distances, coordinates - first.view(3, 1, 1, 1)
-    )
 
 
 def case_weights(config: DomainConfig, cases: Sequence[TrainingCase]) -> Tensor:
@@ -347,6 +311,21 @@ def _listed(config: DomainConfig, case: TrainingCase) -> int:
 def _swap_sides(labels: Tensor, swap: Tensor) -> Tensor:
     # IGNORE is -1 and so takes the last entry
     return torch.cat([swap, torch.tensor([IGNORE])])[labels]
+
+
+def _shortened(
+    image: Tensor, labels: Tensor, grid: DomainConfig, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """A crop ``C X Y Z`` and its labels as if the scan ended before the crop does."""
+    axis = 2 if chance(0.7, generator) else int(torch.randint(2, (), generator=generator))
+    thickness = uniform(*grid.geometry.slab_mm, generator) / grid.grid_mm[axis]
+    voxels = max(1, round(thickness))
+    # what is not scanned is as dark as the darkest of its channel
+    slabs = [
+        cut_slab(channel[None], labels, voxels=voxels, axis=axis, outside=IGNORE)
+        for channel in image
+    ]
+    return torch.cat([slab for slab, _ in slabs]), slabs[0][1]
 
 
 class MixtureDataset(torch.utils.data.Dataset[Batch]):

@@ -24,14 +24,19 @@ from textseg.training.metrics import agreement
 from textseg.training.sampling import DomainConfig
 
 
-class ScanSegmenter(Protocol):
-    """The part of ``textseg.Segmenter`` that scoring needs."""
+class Resolver(Protocol):
+    """What tells the meaning of a prompt to a model."""
 
-    manifest: ModelManifest
     tree: KnowledgeTree
 
     def resolve(self, prompt: str) -> Resolution:
         """What a prompt means to the model."""
+
+
+class ScanSegmenter(Resolver, Protocol):
+    """The part of ``textseg.Segmenter`` that scoring needs."""
+
+    manifest: ModelManifest
 
     def __call__(
         self, scan: Any, prompts: str | Sequence[str], *, modality: Modality
@@ -123,7 +128,7 @@ def score_scan(
     scan = case.read_image()
     seen, labels = read_label_map(case, scan=scan.geometry)
     values = space.values(seen)
-    prompts = {concept: _prompt(segmenter, concept) for concept in values}
+    prompts = {concept: prompt_for(segmenter, concept) for concept in values}
     result = segmenter(scan, list(prompts.values()), modality=case.modality)
     structures, absent = [], []
     for concept, raw in values.items():
@@ -145,7 +150,7 @@ def score_scan(
     )
 
 
-def _prompt(segmenter: ScanSegmenter, concept: str) -> str:
+def prompt_for(segmenter: Resolver, concept: str) -> str:
     """The concept's name if it means just that to the model, else its id."""
     name = segmenter.tree[concept].name
     meaning = segmenter.resolve(name)

@@ -12,14 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textseg.errors import ModelError
 from textseg.network.layers import channels_last
 from textseg.network.masks import mask_logits
-from textseg.network.model import (
-    Features,
-    NetworkConfig,
-    PromptedSegmenter,
-)
+from textseg.network.model import Features, NetworkConfig, PromptedSegmenter
 from textseg.network.pixel_decoder import Block
 from textseg.network.weights import load_encoder, load_weights
 from textseg.training.adaptation import AdaptationConfig, adapt
@@ -39,13 +34,20 @@ from textseg.training.objectives import (
     rate_factor,
 )
 from textseg.training.sampling import Batch
-from textseg.training.starting import StartReport, check_alike, check_width, start_from
+from textseg.training.starting import (
+    StartReport,
+    check_alike,
+    check_conditions,
+    check_levels,
+    check_origin,
+    check_width,
+    keeps_hearing,
+    start_from,
+)
 from textseg.training.validation import judge_case, score_case
 
 TEST_FILE = "test.csv"
 """Figures of every structure and scan that `textseg test` writes beside the log."""
-_WHITENING = "query_whitening"
-_HEARING = "query_decoder.norm.weight"
 _LEVELS = ("full", "half", "quarter", "eighth", "sixteenth")
 
 
@@ -114,7 +116,7 @@ class SegmentationTask(lightning.LightningModule):
         self.optimiser = optimiser or OptimiserConfig()
         self.loss_config = losses or LossConfig()
         self.prompt_config = prompts or PromptConfig()
-        _check_levels(self.network, self.loss_config)
+        check_levels(self.network, num_levels=len(self.loss_config.levels))
         self.init_from = init_from
         self._domains: tuple[DomainPrompts, ...] = ()
         self._scores: dict[int, float] = {}
@@ -135,27 +137,30 @@ class SegmentationTask(lightning.LightningModule):
         own.
 
         Raises:
-            ModelError: The text encoder is none that the network can be asked by, or presence is to
-                be trained without a head for it (E400).
+            ModelError: The text encoder is none that the network can be asked by, the network
+                takes other channels or reports than the data have, or presence is to be trained
+                without a head for it (E400).
         """
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.set_domains(datamodule.prompts)
+        config = self.network.config
+        check_conditions(config, datamodule.domains, token_features=datamodule.token_features)
+        if self.init_from is not None:
+            check_origin(config, self.init_from, report_encoder=datamodule.report_encoder)
         if stage == "fit":
             check_presence(self.network, self.loss_config)
         # before processes agree on how gradients lie in memory
         channels_last(self.network)
         queries = _joined(domain.queries for domain in datamodule.prompts)
         check_width(queries, self.network, encoder=datamodule.encoder)
-        whitened = self.network.config.whiten_queries
-        came_along = () if self.start is None else self.start.loaded
-        if self.init_from is None or (_WHITENING if whitened else _HEARING) not in came_along:
-            if whitened:
+        if self.init_from is None or not keeps_hearing(self.network, self.start):
+            if config.whiten_queries:
                 self.network.whiten(queries)
             return
         if self.init_from == datamodule.encoder:
             return
         before = _joined(datamodule.queries(load_encoder(self.init_from)))
-        if not whitened:
+        if not config.whiten_queries:
             check_alike(queries, before, init_from=self.init_from)
         elif not torch.allclose(before, queries, atol=1e-4):
             self.network.translate(queries, before)
@@ -177,9 +182,10 @@ class SegmentationTask(lightning.LightningModule):
         """Each loss of a batch, already weighted."""
         domain = self._domains[batch.domain]
         generator = torch.Generator(self.device).manual_seed(batch.number)
-        image = batch.image.contiguous(memory_format=torch.channels_last_3d)
+        image = self.network.with_stand_ins(batch.image)
+        image = image.contiguous(memory_format=torch.channels_last_3d)
         queries = domain.queries[batch.modality].to(self.device)
-        features = self.network.encode_coarse(image)
+        features = self.network.encode_coarse(image, batch.report)
         refined = self.network.refine(features, queries.expand(len(image), -1, -1))
         labels = domain.labels
         membership = labels.membership.to(self.device)
@@ -380,15 +386,3 @@ class SegmentationTask(lightning.LightningModule):
 def _joined(domains: Iterable[Mapping[str, Tensor]]) -> Tensor:
     """All queries of all domains, ``N Q``."""
     return torch.cat([queries for domain in domains for queries in domain.values()])
-
-
-def _check_levels(network: PromptedSegmenter, losses: LossConfig) -> None:
-    """Refuses losses at levels that the network makes no masks of."""
-    levels = len(losses.levels) if network.config.fusion == "late" else 1
-    if not 1 <= levels <= len(network.mask_heads):
-        raise ModelError(
-            f"losses.levels has {levels} levels; the network has masks at "
-            f"{len(network.mask_heads)} of them.",
-            code="E400",
-            remedy="Raise network.mask_levels, or drop levels.",
-        )

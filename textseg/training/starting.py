@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from textseg.errors import ModelError
-from textseg.network.model import PromptedSegmenter
+from textseg.network.model import NetworkConfig, PromptedSegmenter
+from textseg.network.report_encoder import ReportEncoderConfig
+from textseg.network.weights import find_model, read_model_manifest
+from textseg.training.sampling import DomainConfig
 
 logger = logging.getLogger(__name__)
 
+_WHITENING = "query_whitening"
+_HEARING = "query_decoder.norm.weight"
 _LINES_IN_AN_ERROR = 4
 
 
@@ -102,6 +107,32 @@ def start_from(
     return report
 
 
+def keeps_hearing(network: PromptedSegmenter, start: StartReport | None) -> bool:
+    """Whether a network hears queries as the model did that it started from."""
+    wanted = _WHITENING if network.config.whiten_queries else _HEARING
+    return start is not None and wanted in start.loaded
+
+
+def check_levels(network: PromptedSegmenter, *, num_levels: int) -> None:
+    """Refuses losses at levels that the network makes no masks of.
+
+    Args:
+        network: The network.
+        num_levels: Levels with losses; only those of ``late`` fusion are judged at several.
+
+    Raises:
+        ModelError: There are more than the network makes masks at (E400).
+    """
+    levels = num_levels if network.config.fusion == "late" else 1
+    if not 1 <= levels <= len(network.mask_heads):
+        raise ModelError(
+            f"losses.levels has {levels} levels; the network has masks at "
+            f"{len(network.mask_heads)} of them.",
+            code="E400",
+            remedy="Raise network.mask_levels, or drop levels.",
+        )
+
+
 def check_width(queries: Tensor, network: PromptedSegmenter, *, encoder: str) -> None:
     """Refuses queries of a text encoder whose vectors have another length than the network's.
 
@@ -130,6 +161,78 @@ def check_alike(queries: Tensor, before: Tensor, *, init_from: str) -> None:
             code="E400",
             remedy=f"Set data.encoder to {init_from}.",
         )
+
+
+def check_conditions(
+    network: NetworkConfig, domains: Sequence[DomainConfig], *, token_features: int | None
+) -> None:
+    """Refuses data with other channels or reports than the network takes.
+
+    Args:
+        network: Shape of the network.
+        domains: What it is trained on.
+        token_features: Length of the tokens that reports are made into; None if they are left out.
+
+    Raises:
+        ModelError: The data have other channels or reports (E400).
+    """
+    for domain in domains:
+        if domain.channel_names != network.channels:
+            raise ModelError(
+                f"domain {domain.name!r} has {_named(domain.channel_names)}; the network takes "
+                f"{_named(network.channels)}.",
+                code="E400",
+                remedy="Give network.channels and the `channels` of every domain alike.",
+            )
+    taken = None if network.report is None else network.report.token_features
+    if token_features is None and taken is not None:
+        logger.warning("the network reads reports, but data.report_encoder is not set")
+    elif token_features != taken:
+        reads = "no reports" if taken is None else f"reports of tokens of {taken} numbers"
+        raise ModelError(
+            f"data.report_encoder makes tokens of {token_features} numbers; the network reads "
+            f"{reads}.",
+            code="E400",
+            remedy=f"Set network.report.token_features to {token_features}, or leave "
+            "data.report_encoder out.",
+        )
+
+
+def check_origin(
+    network: NetworkConfig, init_from: str, *, report_encoder: ReportEncoderConfig | None
+) -> None:
+    """Refuses to start from a model that means other channels or tokens by the same numbers.
+
+    Args:
+        network: Shape of the network.
+        init_from: Name or folder of the model.
+        report_encoder: What makes tokens of the reports now.
+
+    Raises:
+        ModelError: It does (E400).
+    """
+    origin = read_model_manifest(find_model(init_from))
+    as_many = len(origin.channels) == len(network.channels)
+    if as_many and origin.channels != network.channels:
+        raise ModelError(
+            f"{init_from} takes {_named(origin.channels)}, the network {_named(network.channels)}.",
+            code="E400",
+            remedy="Give network.channels and the `channels` of every domain in that order.",
+        )
+    if network.report is None or report_encoder is None or origin.report_encoder is None:
+        return
+    before = ReportEncoderConfig.model_validate(origin.report_encoder)
+    if before != report_encoder:
+        raise ModelError(
+            f"{init_from} reads reports by another encoder ({before}) than data.report_encoder "
+            f"({report_encoder}).",
+            code="E400",
+            remedy="Set data.report_encoder to that of the model.",
+        )
+
+
+def _named(channels: Sequence[str]) -> str:
+    return f"the channels {', '.join(channels)}" if channels else "a single image"
 
 
 def _compared(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +15,18 @@ from textseg.datasets import Case, LabelSpace, read_label_map
 from textseg.imaging import (
     Grid,
     GridTransform,
+    Volume,
     body_mask,
     normalise_intensity,
     to_grid,
 )
 from textseg.inference import segment_windows
 from textseg.knowledge import Concept
+from textseg.network.conditioned import Conditioned
 from textseg.network.model import PromptedSegmenter
+from textseg.network.report_encoder import ReportEncoder
+from textseg.network.report_tokens import ReportTokens
+from textseg.training.conditions import encode_report, in_order, scan_channels
 from textseg.training.evaluation import EvaluationRow, region_of
 from textseg.training.metrics import agreement, dice
 
@@ -34,11 +39,12 @@ class ValidationCase:
         id: Identifier of the case.
         dataset: Name of its data set.
         domain: Index of its domain.
-        image: ``1 X Y Z`` model input on the working grid.
+        image: ``C X Y Z`` model input on the working grid; a missing channel is NaN.
         body: ``X Y Z`` bool on the working grid.
         transform: Brings masks back to the scan.
         reference: Raw label values on the scan's grid.
         values: Row of the query, and the raw values that make up its reference mask.
+        report: What was reported of the scan.
     """
 
     id: str
@@ -49,25 +55,61 @@ class ValidationCase:
     transform: GridTransform
     reference: npt.NDArray[np.int32]
     values: Mapping[int, tuple[int, ...]]
+    report: ReportTokens | None = None
 
 
 def load_validation_case(
-    case: Case, space: LabelSpace, *, domain: int, spacing_mm: tuple[float, float, float]
+    case: Case,
+    space: LabelSpace,
+    *,
+    domain: int,
+    spacing_mm: tuple[float, float, float],
+    channels: Sequence[str] = (),
+    encoder: ReportEncoder | None = None,
 ) -> ValidationCase:
-    """A case with every concept of the space that its mask holds."""
-    volume = case.read_image()
+    """A case with every concept of the space that its mask holds.
+
+    Args:
+        case: A labelled scan.
+        space: The domain's concepts.
+        domain: Index of the domain.
+        spacing_mm: Working grid of the domain.
+        channels: Names of the channels that the domain takes; none for a single image.
+        encoder: What makes tokens of its report; without one, the report is left out.
+
+    Raises:
+        InputError: A file is damaged.
+        ModelError: The scan has none of the channels, or the encoder cannot take the report (E404).
+    """
+    names = scan_channels(case, channels)
+    volume = _with_channels(case.read_image(), names)
     data, transform = to_grid(volume, Grid(spacing_mm))
     seen, mask = read_label_map(case, scan=volume.geometry)
     values = {space.index[c]: v for c, v in space.values(seen).items() if v}
+    report = encode_report(case, encoder)
     return ValidationCase(
         id=case.id,
         dataset=case.dataset,
         domain=domain,
-        image=normalise_intensity(data, case.modality),
+        image=in_order(normalise_intensity(data, case.modality), names, channels),
         body=body_mask(data, case.modality),
         transform=transform,
         reference=mask.values,
         values=values,
+        report=report and ReportTokens.of([report.tokens]),
+    )
+
+
+def _with_channels(volume: Volume, names: Sequence[str]) -> Volume:
+    """The volume with these of its channels alone; as it is if none is named."""
+    if not names:
+        return volume
+    places = [volume.channels.index(name) for name in names]
+    return replace(
+        volume,
+        data=volume.data[places],
+        channels=tuple(names),
+        sources=tuple(volume.sources[place] for place in places),
     )
 
 
@@ -94,7 +136,7 @@ def answer_case(
 
     Args:
         network: The network; it is put in evaluation mode and left as it was found.
-        case: The scan.
+        case: The scan, and its report if it has one.
         queries: ``K Q`` of the domain.
         window: Sliding window of the domain.
     """
@@ -102,9 +144,13 @@ def answer_case(
     training = network.training
     network.eval()
     device = next(network.parameters()).device
+    image = case.image.to(device)
+    if image.isnan().any():
+        with torch.inference_mode():
+            image = network.with_stand_ins(image[None])[0]
     prediction = segment_windows(
-        network,
-        case.image.to(device),
+        network if case.report is None else Conditioned(network, case.report),
+        image,
         queries[torch.tensor(rows)],
         window=window,
         body=case.body.to(device),

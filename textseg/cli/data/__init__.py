@@ -2,7 +2,7 @@
 
 import typer
 
-from textseg.cli.data import add, check, fingerprint, listing, plan, prepare
+from textseg.cli.data import add, check, fingerprint, listing, plan, prepare, tumors
 
 app = typer.Typer(help="Data sets: which there are, what they label, and making one ready.")
 app.command("list")(listing.list_)
@@ -12,3 +12,4 @@ app.command("check")(check.check)
 app.command("fingerprint")(fingerprint.fingerprint)
 app.command("plan")(plan.plan)
 app.command("prepare")(prepare.prepare)
+app.command("tumors")(tumors.tumors)

@@ -87,6 +87,10 @@ def _print_model(model: dict[str, Any]) -> None:
     facts.add_row(*cells("sha256", model["sha256"]))
     facts.add_row(*cells("folder", model["folder"]))
     facts.add_row(*cells("concepts", str(model["num_concepts"])))
+    if model["channels"]:
+        facts.add_row(*cells("channels", ", ".join(model["channels"])))
+    if model["reads_reports"]:
+        facts.add_row(*cells("reports", "reads them"))
     for file in model["files"]:
         source = f"{file['path']} of {file['repo']}@{file['revision'][:12]}"
         facts.add_row(*cells("made from", source))
@@ -138,6 +142,8 @@ def _described(folder: Path) -> dict[str, Any]:
         "size_bytes": weights.stat().st_size if weights.is_file() else None,
         "sha256": manifest.sha256,
         "num_concepts": len(manifest.supported),
+        "channels": list(manifest.channels),
+        "reads_reports": manifest.reads_reports,
         "domains": [_domain(domain, tree) for domain in manifest.domains],
         "files": [] if record is None else [file.model_dump() for file in record.files],
     }

@@ -92,7 +92,7 @@ def _same_scans(cases: Sequence[Case], checked: Sequence[CheckedCase]) -> Iterat
                 f"is the scan of {listed(case.id for case in others)}, too. Keep one of them, or "
                 "keep them in the same split."
             )
-            yield Finding("warning", "same-scan", first.id, first.image, message)
+            yield Finding("warning", "same-scan", first.id, first.scan_files[0], message)
 
 
 def _never_shown(cases: Sequence[Case], checked: Sequence[CheckedCase]) -> Iterator[Finding]:

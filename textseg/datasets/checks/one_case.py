@@ -67,8 +67,10 @@ def check_case(case: Case, tree: KnowledgeTree) -> CheckedCase:
 def _checked(case: Case, tree: KnowledgeTree) -> CheckedCase:
     findings: list[Finding] = []
     scan = mask = None
-    if case.image is not None:
+    if case.has_scan:
         scan = _attempt(lambda: _read_scan(case), case, findings)
+    if case.report is not None:
+        _attempt(case.read_report, case, findings)
     if case.masks:
         place = scan and scan.geometry
         mask = _attempt(lambda: read_label_map(case, scan=place), case, findings)
@@ -102,9 +104,8 @@ def _unreadable(case: Case, error: TextsegError) -> Finding:
 
 
 def _read_scan(case: Case) -> _Scan:
-    assert case.image is not None
     volume = case.read_image()
-    return _Scan(case.image, volume.geometry, volume.warnings, volume.source.sha256)
+    return _Scan(case.scan_files[0], volume.geometry, volume.warnings, volume.source.sha256)
 
 
 def _scan_findings(case: Case, scan: _Scan) -> Iterator[Finding]:

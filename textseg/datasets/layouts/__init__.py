@@ -12,9 +12,10 @@ from textseg.datasets.layouts.files import FilesLayout
 from textseg.datasets.layouts.found import Found
 from textseg.datasets.layouts.freesurfer import FreeSurferLayout
 from textseg.datasets.layouts.nnunet import NnUNetLayout
+from textseg.datasets.layouts.textbrats import TextBraTSLayout
 
 Layout = Annotated[
-    FilesLayout | NnUNetLayout | BidsLayout | DicomLayout | FreeSurferLayout,
+    FilesLayout | NnUNetLayout | BidsLayout | DicomLayout | FreeSurferLayout | TextBraTSLayout,
     Field(discriminator="kind"),
 ]
 
@@ -26,4 +27,5 @@ __all__ = [
     "FreeSurferLayout",
     "Layout",
     "NnUNetLayout",
+    "TextBraTSLayout",
 ]

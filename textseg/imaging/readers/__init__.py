@@ -7,13 +7,14 @@ line in ``READERS``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from textseg.errors import InputError
 from textseg.imaging import gate
+from textseg.imaging.channels import read_channels
 from textseg.imaging.gate import Request
 from textseg.imaging.intensity import guess_modality, looks_like_hounsfield
 from textseg.imaging.readers import dicom, memory, metaimage, mgh, nifti, nrrd
@@ -84,7 +85,8 @@ def as_volume(
     """Anything that is a scan as a ``Volume``.
 
     Args:
-        scan: A path, a nibabel image, a SimpleITK image, ``(array X Y Z, affine 4x4 RAS+)``, or a
+        scan: A path, a nibabel image, a SimpleITK image, ``(array X Y Z, affine 4x4 RAS+)``, a
+            mapping from the names of channels to any of these (see ``read_channels``), or a
             ``Volume``, which is returned as it is.
         volume_index: As in ``read_volume``, as are the rest.
         series: See there.
@@ -93,6 +95,13 @@ def as_volume(
     """
     if isinstance(scan, Volume):
         return scan
+    if isinstance(scan, Mapping):
+        if volume_index is not None or series is not None:
+            raise InputError(
+                "a volume or series is chosen, but the scan is given as channels.",
+                remedy="Give each channel a file or folder of its own.",
+            )
+        return read_channels(scan, modality=modality, max_voxels=max_voxels)
     if isinstance(scan, str | os.PathLike):
         return read_volume(
             scan,
