@@ -219,7 +219,9 @@ def test_a_run_goes_on_from_the_checkpoint_of_an_adapted_network(tmp_path, fusio
 def test_settings_that_contradict_each_other_are_refused(settings, fault):
     with pytest.raises(ModelError, match=fault) as caught:
         AdaptationConfig(**settings)
-    assert "The parts are backbone, report, pixel_decoder, query_decoder, heads." in str(caught.value)
+    assert "The parts are backbone, report, pixel_decoder, query_decoder, heads." in str(
+        caught.value
+    )
 
 
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")

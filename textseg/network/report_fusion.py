@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import prod
 from typing import Literal
 
 import torch
@@ -104,6 +105,26 @@ class ReportFusion(nn.Module):
         Raises:
             ModelError: The tokens have another length than the network takes.
         """
+        has_token, text = self._read(report)
+        return {
+            level: partial(_refined, block, text, has_token) for level, block in self._by_level()
+        }
+
+    def stated_places(self, report: ReportTokens, grid: tuple[int, int, int]) -> Tensor:
+        """What the reports alone say of each place of a window, ``M B N``.
+
+        See ``StatedPlace``; M is the number of gated maps, 0 for other kinds of fusion.
+
+        Raises:
+            ModelError: As ``refinements``.
+        """
+        _, text = self._read(report)
+        blocks = [block for _, block in self._by_level() if isinstance(block, GatedFusion)]
+        told = [block.place(text, grid) for block in blocks]
+        return torch.stack(told) if told else text.tokens.new_zeros(0, len(text.mask), prod(grid))
+
+    def _read(self, report: ReportTokens) -> tuple[Tensor, ReportTokens]:
+        """Which reports have a token, and the tokens in their context."""
         if report.tokens.shape[-1] != self.config.token_features:
             raise ModelError(
                 f"the report's tokens are {report.tokens.shape[-1]} long, and the network takes "
@@ -115,10 +136,8 @@ class ReportFusion(nn.Module):
         tokens = tokens.float().masked_fill(~mask[..., None], 0)
         # attention to nothing is NaN, also in gradients: who has no token reads zeros, in vain
         mask = mask | ~has_token[:, None]
-        text = ReportTokens(tokens if self.context is None else self.context(tokens, mask), mask)
-        return {
-            level: partial(_refined, block, text, has_token) for level, block in self._by_level()
-        }
+        text = tokens if self.context is None else self.context(tokens, mask)
+        return has_token, ReportTokens(text, mask)
 
     def held_per_voxel(self, strides: Sequence[int]) -> float:
         """Numbers held at once per voxel of the volume, at most.

@@ -18,6 +18,7 @@ from textseg.network.report_fusion_parts import (
     opening,
     start_small,
 )
+from textseg.network.report_place import StatedPlace
 from textseg.network.report_tokens import ReportTokens
 
 MOST_IMAGE_TOKENS = 4096
@@ -28,7 +29,8 @@ class GatedLayer(nn.Module):
     """Text reads the image, the image reads the text, and each voxel thinks it over.
 
     What comes of it is added to the image through two gates per channel, ``tanh`` of weights that
-    start at 0: a new layer changes nothing, and learns at once how far to open.
+    start at 0: a new layer changes nothing, and learns at once how far to open. Each voxel is also
+    told how likely it is by the report alone (``StatedPlace``).
     """
 
     def __init__(self, channels: int, width: int, *, heads: int, hidden: int) -> None:
@@ -43,20 +45,28 @@ class GatedLayer(nn.Module):
         self.heard = nn.Linear(width, channels)
         self.heard_gate = nn.Parameter(torch.zeros(channels))
         self.thought_norm = nn.LayerNorm(width)
-        self.thought = Perceptron(width, hidden, channels)
+        self.thought = Perceptron(width + 1, hidden, channels)
         self.thought_gate = nn.Parameter(torch.zeros(channels))
 
     def forward(
-        self, rows: Tensor, text: ReportTokens, grid: tuple[int, int, int]
+        self, rows: Tensor, text: ReportTokens, *, place: Tensor, grid: tuple[int, int, int]
     ) -> tuple[Tensor, ReportTokens]:
-        """Voxels ``B N C`` that have read the text, and the text that has read them."""
+        """Voxels ``B N C`` that have read the text, and the text that has read them.
+
+        Args:
+            rows: The voxels.
+            text: Tokens ``B T W``.
+            place: What the text alone says of each voxel, ``B N``.
+            grid: Voxels along each axis.
+        """
         seen = self.see(rows, grid)
         tokens = text.tokens + self.text_reads(self.asking_norm(text.tokens), _pooled(seen, grid))
         # an average of many words is small beside what a voxel is, hence the norm
         told = self.told_norm(self.image_reads(seen, self.text_norm(tokens), text.mask))
         rows = _gated(rows, self.heard(told), self.heard_gate)
         # place and text meet here as well, whatever the first gate lets through
-        thought = self.thought(self.thought_norm(seen + told))
+        met = self.thought_norm(seen + told)
+        thought = self.thought(torch.cat([met, place[..., None].to(met.dtype)], dim=-1))
         return _gated(rows, thought, self.thought_gate), ReportTokens(tokens, text.mask)
 
 
@@ -73,6 +83,7 @@ class GatedFusion(FusionBlock):
 
     def __init__(self, channels: int, width: int, *, layers: int, heads: int, hidden: int) -> None:
         super().__init__()
+        self.place = StatedPlace(width)
         self.layers = nn.ModuleList(
             GatedLayer(channels, width, heads=heads, hidden=hidden) for _ in range(layers)
         )
@@ -82,8 +93,9 @@ class GatedFusion(FusionBlock):
         """The refined map ``B C X Y Z``."""
         grid = grid_of(image)
         rows = rearrange(image, "b c x y z -> b (x y z) c")
+        place = self.place(text, grid)
         for layer in self.layers:
-            rows, text = layer(rows, text, grid)
+            rows, text = layer(rows, text, place=place, grid=grid)
         x, y, z = grid
         return rearrange(rows, "b (x y z) c -> b c x y z", x=x, y=y, z=z)
 

@@ -109,3 +109,20 @@ def union_masks(labels: Tensor, membership: Tensor) -> Tensor:
     """
     tables = membership.mT.float()  # B L+1 K
     return torch.stack([table[row] for table, row in zip(tables, labels.clamp(min=0), strict=True)])
+
+
+def place_loss(stated: Tensor, labels: Tensor, *, grid: tuple[int, int, int]) -> Tensor:
+    """How far off reports are about where the structures of a crop lie; crops without any count 0.
+
+    Args:
+        stated: Logarithm of each place's share times the number of places, ``M B N``; see
+            ``textseg.network.report_place.StatedPlace``.
+        labels: ``B X Y Z``; above 0 there is a structure.
+        grid: Places along each axis, N in all.
+
+    Returns:
+        Cross-entropy in nats more than where the structures are said to be anywhere.
+    """
+    there = functional.adaptive_avg_pool3d((labels > 0).float()[:, None], grid).flatten(1)  # B N
+    shares = there / there.sum(1, keepdim=True).clamp(min=1e-6)
+    return -(stated * shares).sum(-1).mean()

@@ -32,6 +32,8 @@ class LossConfig:
         bce: Cross-entropy of the masks of all chosen prompts.
         focal_gamma: Exponent by which easy voxels count less in it (Lin et al. 2017); 0 for none.
         presence: Cross-entropy of every prompt's presence.
+        place: Cross-entropy of where the report says that the structures are (gated fusion of
+            reports only).
     """
 
     levels: tuple[float, ...] = (1.0, 1.0)
@@ -43,6 +45,7 @@ class LossConfig:
     bce: float = 1.0
     focal_gamma: float = 0.0
     presence: float = 0.2
+    place: float = 0.3
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from textseg.network.layers import channels_last
 from textseg.network.masks import mask_logits
 from textseg.network.model import Features, NetworkConfig, PromptedSegmenter
 from textseg.network.pixel_decoder import Block
+from textseg.network.report_fusion_parts import grid_of
 from textseg.network.weights import load_encoder, load_weights
 from textseg.training.adaptation import AdaptationConfig, adapt
 from textseg.training.aggregation import summarise
 from textseg.training.domain_labels import IGNORE, DomainLabels
 from textseg.training.evaluation import EvaluationRow, EvaluationTable
-from textseg.training.losses import competition_loss, presence_loss
+from textseg.training.losses import competition_loss, place_loss, presence_loss
 from textseg.training.objectives import (
     ChosenPrompts,
     LossConfig,
@@ -203,6 +204,7 @@ class SegmentationTask(lightning.LightningModule):
             logits = self.network.masks(features, chosen.refined).flatten(2).mT
             parts = mask_losses(logits, batch.labels.flatten(1), chosen, self.loss_config)
             losses |= {f"full_{part}": loss for part, loss in parts.items()}
+        losses |= self._place(batch, features)
         if self.loss_config.presence > 0:
             losses["presence"] = self.loss_config.presence * presence_loss(
                 self.network.presence(features, refined),
@@ -211,6 +213,16 @@ class SegmentationTask(lightning.LightningModule):
                 enough=self.prompt_config.enough_voxels,
             )
         return losses
+
+    def _place(self, batch: Batch, features: Features) -> dict[str, Tensor]:
+        """The loss of where reports say that structures are, if the network asks itself that."""
+        fusion, report, weight = self.network.report_fusion, batch.report, self.loss_config.place
+        if fusion is None or report is None or weight == 0:
+            return {}
+        grid = grid_of(features.maps[-2])
+        stated = fusion.stated_places(report, grid).where(report.mask.any(1)[:, None], 0)
+        loss = place_loss(stated, batch.labels, grid=grid)
+        return {"place": weight * loss} if len(stated) else {}
 
     def _chosen(
         self,
