@@ -102,6 +102,12 @@ def test_the_python_of_the_page_runs(folder):
 
 
 def test_the_findings_of_a_report_become_prompts_of_the_embedded_model(folder):
+    words = "There is a white matter lesion in the left frontal lobe. No hemorrhage."
+    Path("report.txt").write_text(words, encoding="utf-8")
     run("Prompts from a report")
     written = manifest_of("findings")
-    assert written["model"]["name"] == "nano"
+    (asked,) = written["prompts"]
+    assert asked["concepts"] == ["white_matter_lesion"]
+    assert [said["sentence"] for said in asked["said"]] == [0]
+    assert written["run"]["model"]["name"] == "nano"
+    assert written["run"]["findings"]["num_denied"] == 1
