@@ -66,7 +66,18 @@ def prepared_tumors(folder: Path, *, cases: int, test: int, heads: Path | None) 
     made, prepared = folder / "tumors", folder / "prepared"
     if not made.exists():
         with_heads = [] if heads is None else ["--heads", str(heads)]
-        run("data", "tumors", made, "--cases", cases, "--test", test, *with_heads)
+        run(
+            "data",
+            "tumors",
+            made,
+            "--cases",
+            cases,
+            "--test",
+            test,
+            "--ambiguous",
+            0.7,
+            *with_heads,
+        )
     run("data", "prepare", "textbrats", made, "-o", prepared, "--no-crop")
     return prepared / "cases.json"
 
@@ -81,7 +92,7 @@ def trained(folder: Path, cases: Path, options: Sequence[str]) -> Path:
         ]
         quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
         run("fit", "-c", CONFIG, f"--data.cases={cases}", *places, *quiet, *options)
-        config = sorted(folder.glob("*/version_*/config.yaml"))[-1]
+        config = max(folder.glob("*/version_*/config.yaml"), key=lambda path: path.stat().st_mtime)
         licence = ("--licence", "Apache-2.0", "--sensitivity-cases", 0)
         run("export", folder / "last.ckpt", "-c", config, "-o", model, *licence)
     return model
@@ -132,8 +143,8 @@ def main() -> None:
     """Measures and records."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--heads", type=Path, help="case list with labelled heads")
-    parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--test", type=int, default=80)
+    parser.add_argument("--cases", type=int, default=700)
+    parser.add_argument("--test", type=int, default=100)
     parser.add_argument("--fusions", nargs="+", choices=[*FUSIONS], default=[*FUSIONS])
     parser.add_argument(
         "--folder", type=Path, help="keeps what is made; goes on from what is there"

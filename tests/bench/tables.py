@@ -70,7 +70,8 @@ def _worth(row: Mapping[str, str]) -> str:
     """Dice, and what the right report has over it with its interval."""
     if not row["difference"]:
         return row["dice"]
-    return f"{row['dice']}; {row['difference']} ({row['low']} to {row['high']})"
+    ends = f" ({row['low']} to {row['high']})" if row["low"] else ""
+    return f"{row['dice']}; {row['difference']}{ends}"
 
 
 def growth(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
