@@ -131,10 +131,11 @@ def shrunk(network):
         backbone["channels"] = list(SMALL[backbone["kind"]][:count])
         backbone["blocks"] = [min(1, blocks) for blocks in backbone["blocks"]]
         if not backbone["blocks"][0]:
-            backbone["channels"][0] = backbone["in_channels"]
+            backbone["channels"][0] = backbone.get("in_channels", 1)
     sizes = {"full_channels": 6, "embedding": 18, "layers": 1, "heads": 3, "hidden": 12}
     asked_as_they_are = not network["query_projection"]
-    report = network["report"] and {**network["report"], "width": 12, "heads": 2, "hidden": 12}
+    report = network.get("report")
+    report = report and {**report, "width": 12, "heads": 2, "hidden": 12}
     if report and report["size"]:
         report["size"] = [2, 1, 1]
     return {
