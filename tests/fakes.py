@@ -316,3 +316,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def write_bert(folder, words, **settings):
+    """A BERT of a few thousand random weights that knows some words, as Hugging Face keeps it."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        **settings,
+    )
+    seeded(lambda: BertModel(config)).save_pretrained(folder)
+    return folder

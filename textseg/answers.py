@@ -144,7 +144,7 @@ class Answers:
 
     def _midline(self, site: Site) -> Midline | None:
         """The plane between the structures of which both sides are in the scan."""
-        left, right = self._mask([], site), self._mask([], site)
+        left, right = np.zeros((2, *self.volume.geometry.shape), dtype=np.bool_)
         for pair in site.plan.pairs:
             one = self._mask([self.tree.on_side(pair, "left")], site)
             other = self._mask([self.tree.on_side(pair, "right")], site)

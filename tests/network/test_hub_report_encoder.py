@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from fakes import seeded
+from fakes import seeded, write_bert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,19 +26,7 @@ ROOM = POSITIONS - 2
 @pytest.fixture(scope="module", name="folder")
 def _folder(tmp_path_factory):
     """A BERT of a few thousand random weights that takes twelve tokens at once."""
-    folder = tmp_path_factory.mktemp("bert")
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=12,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=POSITIONS,
-    )
-    seeded(lambda: transformers.BertModel(config)).save_pretrained(folder)
-    return folder
+    return write_bert(tmp_path_factory.mktemp("bert"), WORDS, max_position_embeddings=POSITIONS)
 
 
 @pytest.fixture(scope="module", name="encoder")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from fakes import seeded
+from fakes import write_bert
 
 from textseg.errors import ModelError
 from textseg.knowledge import load_tree
@@ -22,18 +22,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "left", "right", "kidney"
 @pytest.fixture(scope="module", name="folder")
 def _folder(tmp_path_factory):
     """A BERT of a few thousand random weights with nine words."""
-    folder = tmp_path_factory.mktemp("bert")
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=12,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-    )
-    seeded(lambda: transformers.BertModel(config)).save_pretrained(folder)
-    return folder
+    return write_bert(tmp_path_factory.mktemp("bert"), WORDS)
 
 
 def make(folder, **changes):
