@@ -162,6 +162,14 @@ def test_whitened_queries_are_uncorrelated_however_alike_they_were():
     torch.testing.assert_close(spread, torch.eye(TINY_QUERY), atol=0.1, rtol=0)
 
 
+def test_a_single_query_is_left_as_it_is():
+    network = tiny_segmenter(tiny_network(whiten_queries=True))
+    query = noise(1, TINY_QUERY, seed=6)
+    for queries in (query, query.expand(3, -1)):
+        network.whiten(queries)
+        assert torch.equal(network._whitened(queries), queries)
+
+
 def test_whitening_travels_with_the_weights():
     network = tiny_segmenter()
     network.whiten(noise(30, TINY_QUERY, seed=6))

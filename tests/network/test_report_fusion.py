@@ -51,7 +51,9 @@ def reader(fusion="gated", *, opened=True, backbone="unet", prompts="late", **ch
 
 
 def gates(network):
-    return {n: p for n, p in network.named_parameters() if n.endswith("gate")}
+    """What a new fusion has shut: gates, and the weights of what the report alone says."""
+    named = network.named_parameters()
+    return {n: p for n, p in named if n.endswith("gate") or ".prior.weights" in n}
 
 
 def open_gates(network):
@@ -229,7 +231,7 @@ def test_shut_gates_learn_at_once_and_everything_behind_them_next(fusion):
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-2)
     first = gradients(network)
     shut = {n for n in gates(network) if not gates(network)[n].any()}
-    assert len(shut) == {"gated": 2 * 2 * 2, "strip": 2}[fusion]
+    assert len(shut) == {"gated": 2 * 2 * 2 + 2, "strip": 2}[fusion]
     behind = {n for n in first if n.startswith("report_fusion.")} - shut
     assert all(first[name].all() for name in shut)
     assert not any(first[name].any() for name in behind)
@@ -340,7 +342,7 @@ def test_strips_are_three_thin_kernels_in_turn_and_the_gate_multiplies():
 
 def test_the_memory_a_report_takes_is_said():
     plain = tiny_segmenter(tiny_network()).activations_per_voxel
-    coarse = reader(levels=(0,), width=12, hidden=14)
+    coarse = reader("strip", levels=(0,), width=12)
     assert coarse.activations_per_voxel == plain  # the finest map takes more
     wide = reader(levels=(1,), width=96, hidden=192)
     held = 3 * 8 + 5 * 96 + 192

@@ -43,6 +43,7 @@ CONTEXT += ["bilateral", "handed", "was", "over", ",", ".", "MCA", "L4", "to", "
         ("left_frontal", "right_frontal"),
         ("Lt. frontal, lt temporal", "Rt. frontal, rt temporal"),
         ("LT frontal lobe", "RT frontal lobe"),
+        ("the frontal lobe (RT)", "the frontal lobe (LT)"),
         ("L. frontal, L temporal and (L) insula", "R. frontal, R temporal and (R) insula"),
         ("L. MCA", "R. MCA"),
         ("L-sided", "R-sided"),
@@ -72,6 +73,7 @@ def test_every_form_of_a_side_is_swapped(left, right):
         "Seen by Dr. R. Smith, R. Jones and L. M. Doe.",
         "L4-L5, L-spine, R/O glioma, 3 L of water",
         "after RT of the brain",
+        "after radiotherapy (RT)",
     ],
 )
 def test_what_names_no_side_is_left_alone(text):

@@ -23,7 +23,7 @@ class HubReportEncoder:
     than that is cut, and nothing is lost. The tokens that mark the ends of a window are left out.
 
     Args:
-        config: Which transformer; ``features``, if it was set, must be its width.
+        config: Which transformer; ``features``, if it is stated, must be its width.
 
     Raises:
         ModelError: ``transformers`` is not installed (E403), there is no such model (E401), or it
@@ -35,7 +35,7 @@ class HubReportEncoder:
             str(config.model), role="report encoder", revision=config.revision
         )
         self.features = int(self._model.config.hidden_size)
-        if "features" in config.model_fields_set and config.features != self.features:
+        if config.features not in (None, self.features):
             raise ModelError(
                 f"the report encoder {config.model!r} has {self.features} features, not "
                 f"{config.features}.",

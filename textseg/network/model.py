@@ -29,9 +29,10 @@ from textseg.network.backbones import make_backbone
 from textseg.network.config import NetworkConfig
 from textseg.network.layers import Perceptron
 from textseg.network.masks import largest_logits, mask_logits
-from textseg.network.pixel_decoder import Block, PixelDecoder, Refinement
+from textseg.network.pixel_decoder import Block, PixelDecoder, Refinement, doubled
 from textseg.network.query_decoder import QueryDecoder, TokenPool
 from textseg.network.report_fusion import ReportFusion
+from textseg.network.report_fusion_parts import grid_of
 from textseg.network.report_tokens import ReportTokens
 
 __all__ = ["Decoded", "Features", "NetworkConfig", "PromptedSegmenter"]
@@ -49,6 +50,7 @@ class Features:
         position: Position code of the tokens ``N E``.
         finest: Prompt-free map at full resolution, once ``encode`` has made it.
         refinements: What reports do to decoded maps, by level from the bottleneck up.
+        prior: What reports alone say of each place, ``B 2 x y z`` of a coarse grid.
     """
 
     maps: tuple[Tensor, ...]
@@ -57,6 +59,7 @@ class Features:
     position: Tensor
     finest: Tensor | None = None
     refinements: Mapping[int, Refinement] = field(default_factory=dict)
+    prior: Tensor | None = None
 
 
 class Decoded(NamedTuple):
@@ -150,11 +153,17 @@ class PromptedSegmenter(nn.Module):
         if config.report is not None:
             # bottleneck first, up to half resolution
             widths = (channels[-1], *reversed(self.pixel_decoder.channels[1:]))
-            self.report_fusion = ReportFusion(config.report, widths)
+            judged = self.pixel_decoder.channels[:2] if config.fusion == "late" else ()
+            self.report_fusion = ReportFusion(config.report, widths, judged)
 
     def whiten(self, queries: Tensor) -> None:
-        """Sets the fixed map that makes the queries ``N Q`` it will be trained on uncorrelated."""
+        """Sets the fixed map that makes the queries ``N Q`` it will be trained on uncorrelated.
+
+        Of a single query there is nothing to tell apart, so the map stays as it was.
+        """
         mean = queries.mean(0)
+        if torch.allclose(queries, mean, atol=1e-6):
+            return
         covariance = (queries - mean).T @ (queries - mean) / len(queries)
         scale, axes = torch.linalg.eigh(covariance)
         floor = 1e-4 * scale.sum()  # directions with nothing but rounding stay small
@@ -234,8 +243,25 @@ class PromptedSegmenter(nn.Module):
             maps = [*maps[:-1], refinements[0](maps[-1])]
         late = self.config.fusion == "late"
         decoded = self.pixel_decoder(maps, refinements=refinements) if late else []
+        prior = self._prior(report, grid_of(maps[-2]))
+        if prior is not None:
+            half = decoded[0]
+            decoded[0] = half + self._told(prior, half.shape[2:], level=1).to(half.dtype)
         tokens, position = self.token_pool(maps)
-        return Features(tuple(maps), tuple(decoded), tokens, position, refinements=refinements)
+        return Features(
+            tuple(maps), tuple(decoded), tokens, position, refinements=refinements, prior=prior
+        )
+
+    def _prior(self, report: ReportTokens | None, grid: tuple[int, int, int]) -> Tensor | None:
+        if report is None or self.report_fusion is None:
+            return None
+        return self.report_fusion.prior_map(report, grid)
+
+    def _told(self, prior: Tensor, shape: Sequence[int], *, level: int) -> Tensor:
+        """What the report alone adds to a map that masks are made of."""
+        assert self.report_fusion is not None and self.report_fusion.prior is not None
+        told: Tensor = self.report_fusion.prior(prior, shape, level)
+        return told
 
     def _refinements(self, report: ReportTokens | None, scans: int) -> Mapping[int, Refinement]:
         if report is None:
@@ -256,7 +282,12 @@ class PromptedSegmenter(nn.Module):
 
     def finest(self, features: Features, block: Block | None = None) -> Tensor:
         """Prompt-free map at full resolution, of a block of half-resolution voxels or of all."""
-        return self.pixel_decoder.finest(features.decoded[0], features.maps[0], block)
+        finest = self.pixel_decoder.finest(features.decoded[0], features.maps[0], block)
+        if features.prior is None:
+            return finest
+        told = self._told(features.prior, features.maps[0].shape[2:], level=0)
+        part = (slice(None),) * 3 if block is None else doubled(block)
+        return finest + told[:, :, *part].to(finest.dtype)
 
     def refine(self, features: Features, queries: Tensor) -> Tensor:
         """Queries ``B K Q`` after reading the image, with the queries themselves: ``B K E+Q``."""

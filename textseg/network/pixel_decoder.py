@@ -145,14 +145,14 @@ class PixelDecoder(nn.Module):
         if block is None:
             return stage(half, skip)  # type: ignore[no-any-return]
         if not isinstance(stage, LightUpStage):
-            return stage(half, skip)[:, :, *_doubled(block)]  # type: ignore[no-any-return]
+            return stage(half, skip)[:, :, *doubled(block)]  # type: ignore[no-any-return]
         reach = stage.REACH
         around = _block((max(0, s.start - reach), s.stop + reach) for s in block)
         inside = _block(
             (s.start - a.start, s.stop - a.start) for s, a in zip(block, around, strict=True)
         )
-        seen: Tensor = stage(half[:, :, *around], skip[:, :, *_doubled(around)])
-        return seen[:, :, *_doubled(inside)]
+        seen: Tensor = stage(half[:, :, *around], skip[:, :, *doubled(around)])
+        return seen[:, :, *doubled(inside)]
 
 
 def _block(bounds: Iterable[tuple[int, int]]) -> Block:
@@ -160,6 +160,6 @@ def _block(bounds: Iterable[tuple[int, int]]) -> Block:
     return x, y, z
 
 
-def _doubled(block: Block) -> Block:
+def doubled(block: Block) -> Block:
     """The same block in voxels of half the size."""
     return _block((2 * s.start, 2 * s.stop) for s in block)

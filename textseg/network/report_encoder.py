@@ -16,6 +16,8 @@ from textseg.errors import InputError
 from textseg.network.word_vectors import MARKER, word_vector, words_of
 from textseg.reports.text import check_file, unreadable
 
+_WORD_FEATURES = 128
+
 
 class ReportEncoderConfig(BaseModel):
     """How a report becomes tokens.
@@ -23,7 +25,8 @@ class ReportEncoderConfig(BaseModel):
     Attributes:
         kind: Fixed vectors of its words, the states of a transformer, or only files of features
             that were computed elsewhere.
-        features: Length of a token; a transformer has its own.
+        features: Length of a token. Words take 128 if it is left out; a transformer has its own,
+            which it must be if it is stated; of files it must be stated.
         model: Folder of the transformer, or its name on the Hugging Face hub.
         revision: Which version of it, a tag or commit on the hub; None takes the newest.
     """
@@ -31,7 +34,7 @@ class ReportEncoderConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["word", "hub", "features"] = "word"
-    features: int = Field(default=128, ge=8)
+    features: int | None = Field(default=None, ge=8)
     model: str | None = None
     revision: str | None = None
 
@@ -46,6 +49,8 @@ class ReportEncoderConfig(BaseModel):
                 f"a report encoder of kind {self.kind!r} has no use for model {self.model!r} and "
                 f"revision {self.revision!r}; set kind 'hub', or leave them out."
             )
+        if self.kind == "features" and self.features is None:
+            raise ValueError("a report encoder of kind 'features' needs features, their length.")
         return self
 
 
@@ -72,8 +77,9 @@ class WordReportEncoder:
     """
 
     def __init__(self, config: ReportEncoderConfig | None = None) -> None:
-        self.config = config or ReportEncoderConfig()
-        self.features = self.config.features
+        config = config or ReportEncoderConfig()
+        self.features = config.features or _WORD_FEATURES
+        self.config = config.model_copy(update={"features": self.features})
 
     def tokens(self, sentences: Sequence[str]) -> Tensor:
         """Tokens ``T F`` in float32, ``0 F`` where there is no word.
@@ -94,6 +100,7 @@ class PrecomputedReports:
 
     def __init__(self, config: ReportEncoderConfig) -> None:
         self.config = config
+        assert config.features is not None  # as the configuration makes sure
         self.features = config.features
 
     def tokens(self, sentences: Sequence[str]) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from math import prod
 from typing import Literal
 
 import torch
@@ -24,6 +23,7 @@ from textseg.network.report_fusion_gated import GatedFusion
 from textseg.network.report_fusion_parts import FusionBlock, TextContext
 from textseg.network.report_fusion_sequential import SequentialFusion
 from textseg.network.report_fusion_strip import StripFusion
+from textseg.network.report_place import Stated, StatedPrior
 from textseg.network.report_tokens import ReportTokens
 
 
@@ -81,9 +81,13 @@ class ReportFusion(nn.Module):
     Args:
         config: Which maps, and how.
         channels: Channels of the maps, from the bottleneck to half resolution.
+        judged: Channels of the maps that all masks are made of, from full resolution down; none
+            where each prompt has maps of its own.
     """
 
-    def __init__(self, config: ReportConfig, channels: Sequence[int]) -> None:
+    def __init__(
+        self, config: ReportConfig, channels: Sequence[int], judged: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.config = config
         self.context: TextContext | None = None
@@ -98,6 +102,9 @@ class ReportFusion(nn.Module):
         self.blocks = nn.ModuleDict(
             {str(level): _make_block(config, channels[level]) for level in config.levels}
         )
+        self.prior: StatedPrior | None = None
+        if config.fusion == "gated" and judged:
+            self.prior = StatedPrior(config.width, judged)
 
     def refinements(self, report: ReportTokens) -> dict[int, Refinement]:
         """What the reports do to the map of each level.
@@ -110,18 +117,31 @@ class ReportFusion(nn.Module):
             level: partial(_refined, block, text, has_token) for level, block in self._by_level()
         }
 
-    def stated_places(self, report: ReportTokens, grid: tuple[int, int, int]) -> Tensor:
-        """What the reports alone say of each place of a window, ``M B N``.
+    def prior_map(self, report: ReportTokens, grid: tuple[int, int, int]) -> Tensor | None:
+        """What the reports alone say of a coarse grid, ``B 2 X Y Z``; None without ``judged`` maps.
 
-        See ``StatedPlace``; M is the number of gated maps, 0 for other kinds of fusion.
+        It is 0 for a scan whose report has no token; see ``StatedPrior``.
+
+        Raises:
+            ModelError: As ``refinements``.
+        """
+        if self.prior is None:
+            return None
+        has_token, text = self._read(report)
+        stated = self.prior.stated_map(text, grid)
+        return torch.where(has_token[:, None, None, None, None], stated, 0)
+
+    def stated(self, report: ReportTokens, grid: tuple[int, int, int]) -> list[Stated]:
+        """All that is read of a window from the reports alone; nothing but for gated fusion.
 
         Raises:
             ModelError: As ``refinements``.
         """
         _, text = self._read(report)
-        blocks = [block for _, block in self._by_level() if isinstance(block, GatedFusion)]
-        told = [block.place(text, grid) for block in blocks]
-        return torch.stack(told) if told else text.tokens.new_zeros(0, len(text.mask), prod(grid))
+        readers = [block.place for _, block in self._by_level() if isinstance(block, GatedFusion)]
+        if self.prior is not None:
+            readers.append(self.prior.place)
+        return [place(text, grid) for place in readers]
 
     def _read(self, report: ReportTokens) -> tuple[Tensor, ReportTokens]:
         """Which reports have a token, and the tokens in their context."""
@@ -145,7 +165,8 @@ class ReportFusion(nn.Module):
         Args:
             strides: Voxels of the volume per voxel of each map, from the bottleneck on.
         """
-        return max(block.held / strides[level] ** 3 for level, block in self._by_level())
+        held = [block.held / strides[level] ** 3 for level, block in self._by_level()]
+        return max(held if self.prior is None else [*held, float(self.prior.held)])
 
     def _by_level(self) -> Iterator[tuple[int, FusionBlock]]:
         for level in self.config.levels:

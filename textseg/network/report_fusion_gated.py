@@ -30,7 +30,7 @@ class GatedLayer(nn.Module):
 
     What comes of it is added to the image through two gates per channel, ``tanh`` of weights that
     start at 0: a new layer changes nothing, and learns at once how far to open. Each voxel is also
-    told how likely it is by the report alone (``StatedPlace``).
+    told what the report alone says of its place, and of the size (``StatedPlace``).
     """
 
     def __init__(self, channels: int, width: int, *, heads: int, hidden: int) -> None:
@@ -45,18 +45,18 @@ class GatedLayer(nn.Module):
         self.heard = nn.Linear(width, channels)
         self.heard_gate = nn.Parameter(torch.zeros(channels))
         self.thought_norm = nn.LayerNorm(width)
-        self.thought = Perceptron(width + 1, hidden, channels)
+        self.thought = Perceptron(width + 2, hidden, channels)
         self.thought_gate = nn.Parameter(torch.zeros(channels))
 
     def forward(
-        self, rows: Tensor, text: ReportTokens, *, place: Tensor, grid: tuple[int, int, int]
+        self, rows: Tensor, text: ReportTokens, *, stated: Tensor, grid: tuple[int, int, int]
     ) -> tuple[Tensor, ReportTokens]:
         """Voxels ``B N C`` that have read the text, and the text that has read them.
 
         Args:
             rows: The voxels.
             text: Tokens ``B T W``.
-            place: What the text alone says of each voxel, ``B N``.
+            stated: What the text alone says of each voxel, ``B N 2``.
             grid: Voxels along each axis.
         """
         seen = self.see(rows, grid)
@@ -64,9 +64,9 @@ class GatedLayer(nn.Module):
         # an average of many words is small beside what a voxel is, hence the norm
         told = self.told_norm(self.image_reads(seen, self.text_norm(tokens), text.mask))
         rows = _gated(rows, self.heard(told), self.heard_gate)
-        # place and text meet here as well, whatever the first gate lets through
+        # image and text meet here as well, whatever the first gate lets through
         met = self.thought_norm(seen + told)
-        thought = self.thought(torch.cat([met, place[..., None].to(met.dtype)], dim=-1))
+        thought = self.thought(torch.cat([met, stated.to(met.dtype)], dim=-1))
         return _gated(rows, thought, self.thought_gate), ReportTokens(tokens, text.mask)
 
 
@@ -93,9 +93,9 @@ class GatedFusion(FusionBlock):
         """The refined map ``B C X Y Z``."""
         grid = grid_of(image)
         rows = rearrange(image, "b c x y z -> b (x y z) c")
-        place = self.place(text, grid)
+        stated = self.place(text, grid).by_place()
         for layer in self.layers:
-            rows, text = layer(rows, text, place=place, grid=grid)
+            rows, text = layer(rows, text, stated=stated, grid=grid)
         x, y, z = grid
         return rearrange(rows, "b (x y z) c -> b c x y z", x=x, y=y, z=z)
 

@@ -33,6 +33,7 @@ _ALONE = re.compile(r"$|[\s,;:.)\]]|-sided?\b|[/<>=+-][LR](?![^\W_])", re.IGNORE
 _BEFORE_LETTER = re.compile(r"(?:^|[\s(\[]|(?<![^\W_])[LR][/<>=+-])$")
 _TITLE_OR_NUMBER = re.compile(r"(?:\d|\b(?:Dr|Prof|Mr|Mrs|Ms)\.?)\s+$")
 _SURNAME = re.compile(r"\.\s+(?:[A-Z]\.\s*){0,3}([A-Z][a-z]+)")
+_BRACKETED = re.compile(r"([^\W_]+)\s*[(\[]$")
 _FARTHEST = 16
 
 
@@ -72,6 +73,9 @@ def _is_side(word: re.Match[str]) -> bool:
         return _is_side_letter(before, text, end)
     if word[0] in ("LT", "RT"):
         # RT is also a treatment, and LT a transplant
+        bracketed = _BRACKETED.search(before)
+        if bracketed is not None and text[end : end + 1] in (")", "]"):
+            return _is_place(bracketed[1], 0)
         after = _GAP.match(text, end)
         return after is not None and _is_place(text, after.end())
     if len(word[0]) == 2:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from textseg.network.report_fusion_parts import grid_of
+from textseg.network.report_place import Stated
+
 IMPOSSIBLE = -30.0
 """Logit given to concepts that a case does not annotate: they cannot explain any voxel."""
 
@@ -111,18 +114,22 @@ def union_masks(labels: Tensor, membership: Tensor) -> Tensor:
     return torch.stack([table[row] for table, row in zip(tables, labels.clamp(min=0), strict=True)])
 
 
-def place_loss(stated: Tensor, labels: Tensor, *, grid: tuple[int, int, int]) -> Tensor:
-    """How far off reports are about where the structures of a crop lie; crops without any count 0.
+def place_loss(stated: Stated, labels: Tensor, told: Tensor) -> Tensor:
+    """How far off reports are about where the structures of a crop lie, and how much they fill.
 
     Args:
-        stated: Logarithm of each place's share times the number of places, ``M B N``; see
-            ``textseg.network.report_place.StatedPlace``.
+        stated: What they say of ``B`` crops.
         labels: ``B X Y Z``; above 0 there is a structure.
-        grid: Places along each axis, N in all.
+        told: ``B`` bool, which crops have a report; others count 0, as those without a structure.
 
     Returns:
-        Cross-entropy in nats more than where the structures are said to be anywhere.
+        Cross-entropy in nats more than where the structures are said to be anywhere, and the
+        error of the logarithm of their size.
     """
-    there = functional.adaptive_avg_pool3d((labels > 0).float()[:, None], grid).flatten(1)  # B N
-    shares = there / there.sum(1, keepdim=True).clamp(min=1e-6)
-    return -(stated * shares).sum(-1).mean()
+    there = (labels > 0).float()[:, None]
+    filled = functional.adaptive_avg_pool3d(there, grid_of(stated.places[:, None])).flatten(1)
+    shares = filled / filled.sum(1, keepdim=True).clamp(min=1e-6)
+    place = -(stated.places.flatten(1) * shares).sum(1)
+    size = filled.mean(1)
+    error = functional.smooth_l1_loss(stated.size, size.clamp(min=1e-6).log(), reduction="none")
+    return (place + error).where(told & (size > 0), 0).mean()

@@ -32,8 +32,8 @@ class LossConfig:
         bce: Cross-entropy of the masks of all chosen prompts.
         focal_gamma: Exponent by which easy voxels count less in it (Lin et al. 2017); 0 for none.
         presence: Cross-entropy of every prompt's presence.
-        place: Cross-entropy of where the report says that the structures are (gated fusion of
-            reports only).
+        place: How far off reports alone are about where the structures are and how large (gated
+            fusion only).
     """
 
     levels: tuple[float, ...] = (1.0, 1.0)

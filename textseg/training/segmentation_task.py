@@ -219,10 +219,9 @@ class SegmentationTask(lightning.LightningModule):
         fusion, report, weight = self.network.report_fusion, batch.report, self.loss_config.place
         if fusion is None or report is None or weight == 0:
             return {}
-        grid = grid_of(features.maps[-2])
-        stated = fusion.stated_places(report, grid).where(report.mask.any(1)[:, None], 0)
-        loss = place_loss(stated, batch.labels, grid=grid)
-        return {"place": weight * loss} if len(stated) else {}
+        stated = fusion.stated(report, grid_of(features.maps[-2]))
+        loss = [place_loss(told, batch.labels, report.mask.any(1)) for told in stated]
+        return {"place": weight * torch.stack(loss).mean()} if loss else {}
 
     def _chosen(
         self,
