@@ -10,6 +10,7 @@ import torch
 from fakes import tiny_network, tiny_segmenter
 
 from textseg.network.report_fusion import ReportConfig, ReportFusion
+from textseg.network.report_fusion_parts import GATE_SPEED
 from textseg.network.report_place import Stated, StatedPlace
 from textseg.network.report_tokens import ReportTokens
 from textseg.training.losses import place_loss
@@ -112,7 +113,7 @@ def test_masks_see_what_the_report_alone_says_of_each_voxel():
         read = network.encode(volume, text)
         prior = network.report_fusion.prior
         bare = replace(read, decoded=read.decoded, prior=None)
-        told = prior.weights[0](
+        told = GATE_SPEED * prior.weights[0](
             torch.nn.functional.interpolate(read.prior, size=(16, 32, 16), mode="trilinear")
         )
         assert float(told.std()) > 0.1

@@ -19,7 +19,7 @@ from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
 from textseg.prompts import resolve
 from textseg.training.aggregation import auroc
 from textseg.training.card import render_card
-from textseg.training.scores import ModelScores, score_scan
+from textseg.training.scores import ModelScores, read_scan, score_scan
 
 CONCEPTS = ("liver", "spleen", "gallbladder")
 MANIFEST = ModelManifest(
@@ -111,7 +111,9 @@ def test_scores_are_those_of_the_masks_and_absent_structures_are_kept_apart(
 ) -> None:
     entry, reference = case
     model = Scripted(reference)
-    score = score_scan(model, entry, LabelSpace(CONCEPTS, model.tree), domain="torso")
+    score = score_scan(
+        model, entry, *read_scan(entry, LabelSpace(CONCEPTS, model.tree)), domain="torso"
+    )
     dice = {row.concept: row.dice for row in score.structures}
     # the spleen's slab from 4 to 8 loses its first half: Dice 2 * 1 / (1 + 2)
     assert dice == {"liver": 1.0, "spleen": pytest.approx(2 / 3, abs=1e-4)}
@@ -126,7 +128,9 @@ def test_the_card_holds_every_score_and_the_licence_of_every_source(
 ) -> None:
     entry, reference = case
     model = Scripted(reference)
-    score = score_scan(model, entry, LabelSpace(CONCEPTS, model.tree), domain="torso")
+    score = score_scan(
+        model, entry, *read_scan(entry, LabelSpace(CONCEPTS, model.tree)), domain="torso"
+    )
     scores = ModelScores(model="tiny", version="1", sha256="0" * 64, cases=(score,))
     card = render_card(MANIFEST, scores, trained_on=[entry], tree=model.tree)
     assert "| spleen | 0.667 |" in card

@@ -287,8 +287,10 @@ def test_without_reports_the_losses_are_those_of_reports_that_say_nothing(data):
     task.set_domains(data.prompts)
     batch = MixtureDataset(data._samplers, seed=0, start=0, length=1)[0]
     silent = ReportTokens.of([torch.zeros(0, 16)])
+    unheard = batch.told._replace(report=silent)
     told, none, nothing = (
-        task.losses(batch._replace(report=report)) for report in (batch.report, None, silent)
+        task.losses(batch._replace(report=report, told=also))
+        for report, also in ((batch.report, batch.told), (None, None), (silent, unheard))
     )
     assert nothing.pop("place") == 0
     assert none == nothing

@@ -497,3 +497,27 @@ def test_the_working_grid_may_be_finer_along_one_axis():
         shown[spacing] = draw(sampler).labels
     assert shown[4.0].shape == shown[4.0, 4.5, 2.5].shape
     assert not torch.equal(shown[4.0], shown[4.0, 4.5, 2.5])
+
+
+def test_further_reports_come_with_the_labels_they_speak_of_and_change_no_crop():
+    cases = (
+        make_case("a", report=report(3)),
+        make_case("b", report=report(5), change=lambda labels: labels.fill_(4)),
+    )
+    settings = {"batch": 2, "geometry": STILL, "window": (24, 24, 20), "report_dropout": 0.3}
+    few, many = (draw(make_sampler(*cases, told=told, **settings)) for told in (0, 12))
+    assert same(few.report, many.report)
+    assert same(few[:6], many[:6])
+    for batch, count in ((few, 2), (many, 14)):
+        assert batch.told.labels.shape == (count, 24, 24, 20)
+        assert torch.equal(batch.told.labels[:2], batch.labels)
+        lengths = batch.told.report.mask.sum(1)
+        assert lengths[:2].tolist() == batch.report.mask.sum(1).tolist()
+        filled = (batch.told.labels.flatten(1) == 4).all(1)
+        assert set(lengths[filled].tolist()) <= {0, 5}
+        assert set(lengths[~filled].tolist()) <= {0, 3}
+    assert set(many.told.report.mask.sum(1).tolist()) == {0, 3, 5}
+    # where a crop is mirrored, so is what is told of it
+    tokens = many.told.report.tokens[:, 1, 0]
+    mirrored = {bool(value < 0) for value in tokens[tokens != 0]}
+    assert mirrored == {False, True}

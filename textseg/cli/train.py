@@ -167,6 +167,14 @@ def card(
         Path | None,
         typer.Option(metavar="FILE", help="Case list, if it is no longer where the run found it."),
     ] = None,
+    corrupt: Annotated[
+        bool,
+        typer.Option(
+            "--corrupt/--no-corrupt",
+            help="Score a scan of each data set also with thick slices, a small field of view, "
+            "noise, and stored along other axes.",
+        ),
+    ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     debug: DebugFlag = False,
 ) -> None:
@@ -186,6 +194,7 @@ def card(
             folder,
             config=config,
             cases=cases,
+            corrupt=corrupt,
             progress=lambda score: say(f"{score.id}: mean Dice {score.mean_dice:.3f}"),
         )
     say(f"wrote {folder / 'CARD.md'}")

@@ -15,7 +15,7 @@ from textseg.network.report_tokens import ReportTokens
 
 # Optimisers like Adam move every weight by about the learning rate, so that a gate that is the tanh
 # of its weight would take a thousand steps to open.
-_GATE_SPEED = 10.0
+GATE_SPEED = 10.0
 _ORDER = 0.3  # of the words, beside what they say
 
 
@@ -43,12 +43,28 @@ class Attention(nn.Module):
         self.offer = nn.Linear(width, 2 * width)
         self.answer = nn.Linear(width, width)
 
-    def forward(self, asking: Tensor, read: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What each of ``B N W`` finds among ``B M W``, of which ``mask`` (``B M``) may be read."""
+    def forward(
+        self,
+        asking: Tensor,
+        read: Tensor,
+        mask: Tensor | None = None,
+        *,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """What each of ``B N W`` finds among ``B M W``.
+
+        Args:
+            asking: Vectors that ask.
+            read: Vectors that are asked.
+            mask: ``B M`` bool, which may be read; all if left out.
+            bias: Added to what decides who reads whom, ``heads N M``; needs ``mask``.
+        """
         queries = rearrange(self.ask(asking), "b n (h d) -> b h n d", h=self.heads)
         offered = rearrange(self.offer(read), "b m (two h d) -> two b h m d", two=2, h=self.heads)
         keys, values = offered.unbind()
         allowed = None if mask is None else mask[:, None, None]
+        if allowed is not None and bias is not None:
+            allowed = torch.where(allowed, bias.to(queries.dtype), -torch.inf)
         # on a CPU the backward pass of the fused kernel takes most of a training step
         plain = queries.requires_grad and queries.device.type == "cpu"
         with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
@@ -58,12 +74,17 @@ class Attention(nn.Module):
 
 
 class ContextLayer(nn.Module):
-    """The tokens of a report read one another: pre-norm self-attention and feed-forward."""
+    """The tokens of a report read one another: pre-norm self-attention and feed-forward.
+
+    All heads but the last read near words rather than far ones (attention with linear biases, Press
+    et al. 2022): what is said of one lesion is soon kept apart from what is said of another.
+    """
 
     def __init__(self, width: int, *, heads: int, hidden: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads=heads)
+        self.slopes = [2.0**-head for head in range(heads - 1)] + [0.0]
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = Perceptron(width, hidden, width)
         start_small(self.attention.answer)
@@ -72,7 +93,10 @@ class ContextLayer(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Tokens ``B T W`` that know of those around them."""
         normal = self.attention_norm(tokens)
-        tokens = tokens + self.attention(normal, normal, mask)
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        apart = (place[:, None] - place).abs()
+        bias = -torch.tensor(self.slopes, device=tokens.device)[:, None, None] * apart
+        tokens = tokens + self.attention(normal, normal, mask, bias=bias)
         read: Tensor = tokens + self.feed_forward(self.feed_forward_norm(tokens))
         return read
 
@@ -129,7 +153,7 @@ def start_small(layer: nn.Module) -> None:
 
 def opening(gate: Tensor) -> Tensor:
     """How far gates are open, from -1 to 1, by their weights; exactly 0 for 0."""
-    return torch.tanh(_GATE_SPEED * gate)
+    return torch.tanh(GATE_SPEED * gate)
 
 
 def grid_of(image: Tensor) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from textseg.network.layers import Perceptron
-from textseg.network.report_fusion_parts import Attention
+from textseg.network.report_fusion_parts import GATE_SPEED, Attention
 from textseg.network.report_tokens import ReportTokens
 
 _SLOTS = 8
@@ -106,7 +106,7 @@ class StatedPrior(nn.Module):
     def forward(self, stated: Tensor, shape: Sequence[int], level: int) -> Tensor:
         """What is added to the map of a level, ``B C X Y Z`` of that shape."""
         fine = functional.interpolate(stated, size=tuple(shape), mode="trilinear")
-        added: Tensor = self.weights[level](fine)
+        added: Tensor = GATE_SPEED * self.weights[level](fine)
         return added
 
 

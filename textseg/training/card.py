@@ -13,6 +13,7 @@ from textseg.datasets import Case, load_registry
 from textseg.knowledge import KnowledgeTree
 from textseg.network.weights import ModelManifest
 from textseg.training.aggregation import FEW_SCANS, auroc
+from textseg.training.corruptions import KEPT, NOISE
 from textseg.training.evaluation import region_of
 from textseg.training.scores import CaseScore, ModelScores, StructureScore
 from textseg.training.sensitivity_report import TITLES, SensitivityReport, read_sensitivity
@@ -34,6 +35,7 @@ def render_card(
         _summary_section(scores),
         *(_case_section(group) for group in _by_dataset(scores.cases)),
         _absence_section(scores),
+        *([_robustness_section(scores)] if scores.corrupted else []),
         *([_report_section(sensitivity)] if sensitivity is not None else []),
         _limits_section(manifest, scores, trained_on, tree),
         _licence_section(manifest, trained_on),
@@ -122,6 +124,37 @@ def _absence_section(scores: ModelScores) -> str:
         f"altogether. AUROC of the presence score, present against absent prompts: "
         f"{auroc(present, [row.presence for row in absent]):.3f}."
     )
+    return "\n".join(lines)
+
+
+def _robustness_section(scores: ModelScores) -> str:
+    """Mean Dice of a scan of each data set as it is, and what each corruption takes from it."""
+    names = list(dict.fromkeys(score.corruption for score in scores.corrupted))
+    lines = [
+        "## Scans that are worse, or stored otherwise",
+        "",
+        "The first scan of each data set again: mean Dice of the structures that it still shows, "
+        "and in brackets the change against the same structures of the scan as it is. Slices: "
+        f"weighted means of three. Field of view: the middle {KEPT:.0%} of each axis. Noise: "
+        f"standard deviation {NOISE:.0%} of the range of intensities.",
+        "",
+        _line(["data set", *names]),
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for dataset in dict.fromkeys(score.dataset for score in scores.corrupted):
+        found = {s.corruption: s for s in scores.corrupted if s.dataset == dataset}
+        cells = [
+            f"{score.dice:.3f} ({score.dice - score.clean_dice:+.3f})" if score else ""
+            for score in map(found.get, names)
+        ]
+        lines.append(_line([dataset, *cells]))
+    sided = sum(case.sided for case in scores.cases)
+    exchanged = sum(case.exchanged for case in scores.cases)
+    lines += [
+        "",
+        f"Left and right: of {sided} masks of structures whose counterpart the reference holds as "
+        f"well, {exchanged} overlap the counterpart more than the structure itself.",
+    ]
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from textseg.network.weights import ModelManifest, load_encoder
 from textseg.resources import data_folder
 from textseg.training.card import write_card
 from textseg.training.checkpoint import LAST, PREVIOUS
+from textseg.training.corruptions import CORRUPTIONS
 from textseg.training.datamodule import (
     MixtureDataModule,
     domain_space,
@@ -212,6 +213,7 @@ def card(
     *,
     config: Path,
     cases: Path | None = None,
+    corrupt: bool = True,
     progress: Callable[[CaseScore], None] | None = None,
 ) -> ModelScores:
     """Scores a model on the validation scans of its training run and writes its card.
@@ -221,12 +223,14 @@ def card(
         folder: Its folder, where ``scores.json`` and ``CARD.md`` go.
         config: The configuration of the training run.
         cases: Case list to use in place of the configuration's.
+        corrupt: Score a scan of each data set made worse in several ways as well.
         progress: Called after each scan.
     """
     run = _instantiated(_settings(find_config(str(config))), cases)
     listed = load_cases(run.datamodule.cases_path)
     domains = run.datamodule.domains
-    scores = score_model(segmenter, domains, listed, progress=progress)
+    corruptions = CORRUPTIONS if corrupt else {}
+    scores = score_model(segmenter, domains, listed, corruptions=corruptions, progress=progress)
     trained_on = [case for domain in domains for case in training_cases(domain, listed)]
     write_card(
         folder,

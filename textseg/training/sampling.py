@@ -72,6 +72,8 @@ class DomainConfig:
             of a single image.
         channel_dropout: Probability that a crop lacks a channel; one is always there.
         report_dropout: Probability that a crop comes without its report.
+        told: More crops a step of which only labels and report are drawn: what reports say of
+            places is learned from them without an image.
     """
 
     name: str
@@ -102,6 +104,7 @@ class DomainConfig:
     channels: list[str] = field(default_factory=list)
     channel_dropout: float = 0.0
     report_dropout: float = 0.0
+    told: int = 0
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -121,6 +124,18 @@ class DomainConfig:
         return (self.modality, "mr") if mixed else (self.modality,)
 
 
+class Told(NamedTuple):
+    """What reports said of crops that may have no image.
+
+    Attributes:
+        report: The reports.
+        labels: ``B X Y Z`` as in ``Batch``.
+    """
+
+    report: ReportTokens
+    labels: Tensor
+
+
 class Batch(NamedTuple):
     """Crops of one domain.
 
@@ -132,6 +147,7 @@ class Batch(NamedTuple):
         labels: ``B X Y Z`` int64: 0 unlabelled, 1..L, IGNORE; see ``DomainLabels``.
         known: ``B K`` bool, the prompts annotated in each crop.
         report: What was reported of each crop's scan; None where the domain has no reports.
+        told: Those reports and further ones, with the labels they speak of.
     """
 
     number: int
@@ -141,12 +157,13 @@ class Batch(NamedTuple):
     labels: Tensor
     known: Tensor
     report: ReportTokens | None = None
+    told: Told | None = None
 
 
 class Crop(NamedTuple):
-    """A crop of one case, as ``Batch`` has several."""
+    """A crop of one case, as ``Batch`` has several; the image may be left out."""
 
-    image: Tensor
+    image: Tensor | None
     labels: Tensor
     known: Tensor
     report: Tensor | None
@@ -206,14 +223,18 @@ class DomainSampler:
         if source is not self:
             labels = torch.where(labels == IGNORE, IGNORE, 0)
             known = torch.ones(config.batch, len(self.labels.prompts), dtype=torch.bool)
-        report = None
-        if self.token_features is not None:
-            report = join_reports([crop.report for crop in crops], self.token_features)
-        images = torch.stack([crop.image for crop in crops])
-        return Batch(number, self.index, modality, images, labels, known, report)
+        images = torch.stack([crop.image for crop in crops if crop.image is not None])
+        batch = Batch(number, self.index, modality, images, labels, known)
+        if self.token_features is None:
+            return batch
+        report = join_reports([crop.report for crop in crops], self.token_features)
+        more = [self._crop(None, generator, grid=config) for _ in range(config.told)]
+        reports = join_reports([crop.report for crop in (*crops, *more)], self.token_features)
+        told = Told(reports, torch.cat([labels, *(crop.labels[None] for crop in more)]))
+        return batch._replace(report=report, told=told)
 
-    def _crop(self, modality: Modality, generator: Generator, *, grid: DomainConfig) -> Crop:
-        """A crop of a random case, on the grid of a domain."""
+    def _crop(self, modality: Modality | None, generator: Generator, *, grid: DomainConfig) -> Crop:
+        """A crop of a random case, on the grid of a domain; without a modality no image."""
         case = self.cases[int(torch.multinomial(self.weights, 1, generator=generator))]
         coordinates = crop_coordinates(
             self.config.geometry,
@@ -225,20 +246,23 @@ class DomainSampler:
         )
         cut = cut_to(case, coordinates)
         labels = sample_nearest(cut.labels, cut.coordinates).long()
-        image = self._image(case, cut, labels, modality, generator)
+        image = None
+        if modality is not None:
+            image = self._image(case, cut, labels, modality, generator)
         labels = torch.where(labels > len(self.concepts), 0, labels)
-        if chance(grid.geometry.slab, generator):
+        if image is not None and chance(grid.geometry.slab, generator):
             image, labels = _shortened(image, labels, grid, generator)
         known = case.known
         report = None if case.report is None else case.report.tokens
         if chance(self.config.mirror, generator) and case.can_be_mirrored:
-            image, labels = image.flip(1), _swap_sides(labels.flip(0), self.labels.swap)
+            image = None if image is None else image.flip(1).contiguous()
+            labels = _swap_sides(labels.flip(0), self.labels.swap)
             swap = self.labels.prompt_swap
             known = case.known[swap.clamp(min=0)] & (swap >= 0)
             report = None if case.report is None else case.report.mirrored
         if report is not None and chance(self.config.report_dropout, generator):
             report = None
-        return Crop(image.contiguous(), labels.contiguous(), known, report)
+        return Crop(image, labels.contiguous(), known, report)
 
     def _image(
         self,

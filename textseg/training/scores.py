@@ -7,10 +7,12 @@ the model says "not found".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from textseg.datasets import Case, LabelSpace, read_label_map
@@ -19,9 +21,14 @@ from textseg.knowledge import Concept, KnowledgeTree
 from textseg.network.weights import ModelManifest
 from textseg.outputs.segmentation import Segmentation
 from textseg.prompts import Resolution
+from textseg.training.corruptions import Corruption, ScanPair
 from textseg.training.datamodule import validation_cases
-from textseg.training.metrics import agreement
+from textseg.training.metrics import agreement, dice
 from textseg.training.sampling import DomainConfig
+
+Mask: TypeAlias = NDArray[np.bool_]
+Values: TypeAlias = Mapping[str, Sequence[int]]
+NO_CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType({})
 
 
 class Resolver(Protocol):
@@ -70,7 +77,12 @@ class AbsentScore(_Record):
 
 
 class CaseScore(_Record):
-    """One scan."""
+    """One scan.
+
+    Attributes:
+        sided: Structures found whose counterpart on the other side the reference holds as well.
+        exchanged: How many of them overlap the counterpart more than the structure itself.
+    """
 
     id: str
     dataset: str
@@ -79,11 +91,24 @@ class CaseScore(_Record):
     elapsed_s: float
     structures: tuple[StructureScore, ...]
     absent: tuple[AbsentScore, ...]
+    sided: int = 0
+    exchanged: int = 0
 
     @property
     def mean_dice(self) -> float:
         """Mean over the structures the reference holds."""
         return float(np.mean([score.dice for score in self.structures]))
+
+
+class CorruptedScore(_Record):
+    """A scan made worse: mean Dice of the structures that it still shows, and theirs before."""
+
+    id: str
+    dataset: str
+    corruption: str
+    structures: int
+    dice: float
+    clean_dice: float
 
 
 class ModelScores(_Record):
@@ -93,6 +118,7 @@ class ModelScores(_Record):
     version: str
     sha256: str
     cases: tuple[CaseScore, ...]
+    corrupted: tuple[CorruptedScore, ...] = ()
 
 
 def score_model(
@@ -100,17 +126,32 @@ def score_model(
     domains: Sequence[DomainConfig],
     cases: Sequence[Case],
     *,
+    corruptions: Mapping[str, Corruption] = NO_CORRUPTIONS,
     progress: Callable[[CaseScore], None] | None = None,
 ) -> ModelScores:
-    """Scores of a model on every validation scan of its domains, none of them trained on."""
+    """Scores of a model on every validation scan of its domains, none of them trained on.
+
+    Args:
+        segmenter: The model.
+        domains: Those it was trained on.
+        cases: All cases; the domains say which are for validation.
+        corruptions: What is done besides to the first scan of each data set.
+        progress: Called after each scan.
+    """
     manifest = segmenter.manifest
     offered = {domain.name: domain.concepts for domain in manifest.domains}
-    scored = []
+    scored: list[CaseScore] = []
+    corrupted: list[CorruptedScore] = []
     for domain in domains:
         space = LabelSpace(tuple(offered.get(domain.name, ())), segmenter.tree)
         for case in validation_cases(domain, cases):
-            score = score_scan(segmenter, case, space, domain=domain.name)
+            pair, values = read_scan(case, space)
+            is_first = case.dataset not in {score.dataset for score in scored}
+            score = score_scan(segmenter, case, pair, values, domain=domain.name)
             scored.append(score)
+            for name, corruption in corruptions.items() if is_first else ():
+                worse = score_scan(segmenter, case, corruption(pair), values, domain=domain.name)
+                corrupted += _corrupted(score, worse, name)
             if progress is not None:
                 progress(score)
     return ModelScores(
@@ -118,27 +159,41 @@ def score_model(
         version=manifest.version,
         sha256=manifest.sha256,
         cases=tuple(scored),
+        corrupted=tuple(corrupted),
     )
 
 
-def score_scan(
-    segmenter: ScanSegmenter, case: Case, space: LabelSpace, *, domain: str
-) -> CaseScore:
-    """Scores of one labelled scan."""
+def read_scan(case: Case, space: LabelSpace) -> tuple[ScanPair, Values]:
+    """A scan with its reference, and which label values each concept of the space has in it."""
     scan = case.read_image()
     seen, labels = read_label_map(case, scan=scan.geometry)
-    values = space.values(seen)
+    return ScanPair(scan, labels.values), space.values(seen)
+
+
+def score_scan(
+    segmenter: ScanSegmenter, case: Case, pair: ScanPair, values: Values, *, domain: str
+) -> CaseScore:
+    """Scores of one labelled scan."""
     prompts = {concept: prompt_for(segmenter, concept) for concept in values}
-    result = segmenter(scan, list(prompts.values()), modality=case.modality)
+    result = segmenter(pair.scan, list(prompts.values()), modality=case.modality)
+    references = {concept: np.isin(pair.labels, raw) for concept, raw in values.items() if raw}
+    references = {concept: mask for concept, mask in references.items() if mask.any()}
     structures, absent = [], []
-    for concept, raw in values.items():
-        if raw:
-            mask = np.isin(labels.values, raw)
+    for concept in values:
+        if concept in references:
             structures.append(
-                _structure_score(result, prompts[concept], segmenter.tree[concept], mask)
+                _structure_score(
+                    result, prompts[concept], segmenter.tree[concept], references[concept]
+                )
             )
         else:
             absent.append(_absent_score(result, prompts[concept], concept))
+    nearer = [
+        _is_exchanged(result[prompts[concept]].mask, mask, references[other])
+        for concept, mask in references.items()
+        if (other := segmenter.tree.counterpart(concept)) in references
+        and result[prompts[concept]].mask.any()
+    ]
     return CaseScore(
         id=case.id,
         dataset=case.dataset,
@@ -147,7 +202,31 @@ def score_scan(
         elapsed_s=result.run.timings_s["total"],
         structures=tuple(structures),
         absent=tuple(absent),
+        sided=len(nearer),
+        exchanged=sum(nearer),
     )
+
+
+def _is_exchanged(mask: Mask, own: Mask, other: Mask) -> bool:
+    return dice(mask, other) > dice(mask, own)
+
+
+def _corrupted(clean: CaseScore, worse: CaseScore, name: str) -> list[CorruptedScore]:
+    """How a scan made worse compares; nothing if it shows none of the structures."""
+    before = {score.concept: score.dice for score in clean.structures}
+    after = {score.concept: score.dice for score in worse.structures}
+    if not after:
+        return []
+    return [
+        CorruptedScore(
+            id=clean.id,
+            dataset=clean.dataset,
+            corruption=name,
+            structures=len(after),
+            dice=round(float(np.mean(list(after.values()))), 4),
+            clean_dice=round(float(np.mean([before[concept] for concept in after])), 4),
+        )
+    ]
 
 
 def prompt_for(segmenter: Resolver, concept: str) -> str:

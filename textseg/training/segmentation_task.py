@@ -216,11 +216,11 @@ class SegmentationTask(lightning.LightningModule):
 
     def _place(self, batch: Batch, features: Features) -> dict[str, Tensor]:
         """The loss of where reports say that structures are, if the network asks itself that."""
-        fusion, report, weight = self.network.report_fusion, batch.report, self.loss_config.place
-        if fusion is None or report is None or weight == 0:
+        fusion, told, weight = self.network.report_fusion, batch.told, self.loss_config.place
+        if fusion is None or told is None or weight == 0:
             return {}
-        stated = fusion.stated(report, grid_of(features.maps[-2]))
-        loss = [place_loss(told, batch.labels, report.mask.any(1)) for told in stated]
+        stated = fusion.stated(told.report, grid_of(features.maps[-2]))
+        loss = [place_loss(each, told.labels, told.report.mask.any(1)) for each in stated]
         return {"place": weight * torch.stack(loss).mean()} if loss else {}
 
     def _chosen(
