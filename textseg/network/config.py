@@ -19,6 +19,8 @@ class NetworkConfig(BaseModel):
         fusion: How prompts meet the image.
         decoder_blocks: Convolution blocks per decoder stage.
         light_full_resolution: Use the cheap last decoder stage.
+        light_shortcut: Let half resolution reach the finest map of that stage directly as well,
+            through one linear layer: its middle is too narrow for a hundred structures.
         full_channels: Channels of the finest decoded map.
         least_channels: Least channels of the other decoded maps; classifying a hundred
             structures takes more than the finest backbone stages have.
@@ -55,6 +57,7 @@ class NetworkConfig(BaseModel):
     fusion: Literal["late", "multiscale"] = "late"
     decoder_blocks: int = 1
     light_full_resolution: bool = True
+    light_shortcut: bool = False
     full_channels: int = 32
     least_channels: int = 0
     mask_levels: int = Field(default=2, ge=1)

@@ -109,6 +109,7 @@ class PromptedSegmenter(nn.Module):
             channels,
             blocks=config.decoder_blocks,
             light=config.light_full_resolution,
+            shortcut=config.light_shortcut,
             full_channels=config.full_channels,
             least_channels=config.least_channels,
             extra=extra,

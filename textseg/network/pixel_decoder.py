@@ -41,28 +41,36 @@ class UpStage(nn.Module):
 class LightUpStage(nn.Module):
     """The cheap last stage: upsampled features meet the thin skip map by addition, then mix once.
 
-    It has no normalisation, so what it says of a voxel depends on the voxels around it alone and
-    it can be run on a block of a volume; see ``PixelDecoder.finest``.
+    With a shortcut they are also added to the result, through one linear layer. The stage has no
+    normalisation, so what it says of a voxel depends on the voxels around it alone and it can be
+    run on a block of a volume; see ``PixelDecoder.finest``.
     """
 
     REACH = 1
     """Coarse voxels around a block that its answer depends on."""
 
-    def __init__(self, coarse: int, skip: int, outputs: int) -> None:
+    def __init__(self, coarse: int, skip: int, outputs: int, *, shortcut: bool = False) -> None:
         super().__init__()
         inner = max(4, outputs // 2)
         self.up = nn.ConvTranspose3d(coarse, inner, 2, stride=2)
         self.skip = nn.Conv3d(skip, inner, 3, padding=1, bias=False)
         self.mix = nn.Conv3d(inner, outputs, 3, padding=1)
-        self.held = inner + outputs
-        """Channels that exist at once: the input and the output of the last convolution."""
+        self.shortcut: nn.ConvTranspose3d | None = None
+        if shortcut:
+            self.shortcut = nn.ConvTranspose3d(
+                coarse, outputs, 3, stride=2, padding=1, output_padding=1
+            )
+        self.held = outputs + max(inner, outputs if shortcut else 0)
+        """Channels that exist at once: the output of the last convolution, and its input or what
+        the shortcut adds to it."""
 
     def forward(self, coarse: Tensor, skip: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map at the skip's resolution; the cheap stage takes no ``extra`` maps."""
         del extra
         # in place: a map at full resolution takes longer to allocate than to change
         joined = self.up(coarse).add_(self.skip(channels_last_strides(skip)))
-        return functional.leaky_relu_(self.mix(functional.leaky_relu_(joined, 0.01)), 0.01)
+        mixed = functional.leaky_relu_(self.mix(functional.leaky_relu_(joined, 0.01)), 0.01)
+        return mixed if self.shortcut is None else self.shortcut(coarse).add_(mixed)
 
 
 class PixelDecoder(nn.Module):
@@ -72,6 +80,7 @@ class PixelDecoder(nn.Module):
         channels: Channels of the pyramid, fine to coarse.
         blocks: Convolution blocks per stage.
         light: Use ``LightUpStage`` at full resolution.
+        shortcut: Give that stage its shortcut.
         full_channels: Channels of the finest map.
         least_channels: The other maps have as many channels as the pyramid, but at least these.
         extra: Channels of the prompt maps that join each stage (0 for prompt-free decoding).
@@ -83,6 +92,7 @@ class PixelDecoder(nn.Module):
         *,
         blocks: int,
         light: bool,
+        shortcut: bool = False,
         full_channels: int,
         least_channels: int = 0,
         extra: int = 0,
@@ -95,7 +105,9 @@ class PixelDecoder(nn.Module):
         for level in reversed(range(len(channels) - 1)):
             coarse = channels[-1] if level == len(channels) - 2 else outputs[level + 1]
             if light and level == 0:
-                stage: UpStage | LightUpStage = LightUpStage(coarse, channels[0], outputs[0])
+                stage: UpStage | LightUpStage = LightUpStage(
+                    coarse, channels[0], outputs[0], shortcut=shortcut
+                )
             else:
                 stage = UpStage(
                     coarse,
