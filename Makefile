@@ -1,14 +1,16 @@
-# make setup | demo | test | check | fmt | bench | bench-gpu | docs | clean
+# make setup | demo | test | check | fmt | bench | bench-gpu | train-nano | docs | clean
 #
 # VENV    the virtual environment                  make test VENV=/tmp/venv
 # PYTHON  the interpreter that creates it          make setup PYTHON=python3.12
 # TORCH   what to give `pip install` for torch     make setup TORCH="torch==2.13.0"
 # ARGS    more arguments for pytest                make test ARGS="tests/imaging -x"
+# DATA    the case list that nano is trained on    make train-nano DATA=scans/manifest.json
 
 VENV ?= .venv
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
+DATA ?=
 
 SHELL := bash
 .DELETE_ON_ERROR:
@@ -24,7 +26,7 @@ DEMO_SCAN := demo/mni152.nii.gz
 DEMO_PROMPTS := "left hippocampus" "right hippocampus" thalamus "lateral ventricles" brainstem \
 	cerebellum
 
-.PHONY: setup demo test check fmt bench bench-gpu docs clean
+.PHONY: setup demo test check fmt bench bench-gpu train-nano docs clean
 
 setup: $(DEV_STAMP)
 
@@ -83,6 +85,15 @@ bench: setup
 bench-gpu: setup
 	$(BIN)/python -m pytest tests/kernels -m gpu
 	$(BIN)/python -m tests.bench.gpu_kernels
+
+# Trains, exports and scores; a run that was stopped goes on. See docs/training.md.
+train-nano: NANO := runs/nano
+train-nano: OF := -c configs/train/nano.yaml
+train-nano: setup
+	@test -f "$(DATA)" || { echo 'Say which case list: make train-nano DATA=PATH/manifest.json'; exit 2; }
+	$(BIN)/textseg fit $(OF) --data.cases=$(DATA) $(if $(wildcard runs/nano/last.ckpt),--resume $(NANO))
+	$(BIN)/textseg export $(NANO)/last.ckpt $(OF) --cases=$(DATA) -o $(NANO)/model --licence CC-BY-SA-4.0 --overwrite
+	$(BIN)/textseg card $(NANO)/model $(OF) --cases=$(DATA)
 
 # Rewrites what is generated: the command reference and the outputs stored in notebooks.
 docs: setup

@@ -8,6 +8,8 @@ what is stored.
 
 from __future__ import annotations
 
+import ast
+import base64
 import contextlib
 import csv
 import io
@@ -16,6 +18,7 @@ import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from bench.tables import latest, markdown, peers_table, reports_table, scale_table
@@ -87,31 +90,68 @@ def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
-def run_cells(notebook: dict[str, Any], *, name: str) -> list[str]:
-    """What each code cell prints, all run in one namespace."""
+class Output(NamedTuple):
+    """What a code cell shows: the text it prints, and the picture its last line is."""
+
+    text: str
+    picture: bytes | None
+
+
+def run_cells(notebook: dict[str, Any], *, name: str) -> list[Output]:
+    """What each code cell shows, all run in one namespace."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    printed = []
+    shown = []
     for cell in code_cells(notebook):
+        tree = ast.parse("".join(cell["source"]), name)
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            exec(compile("".join(cell["source"]), name, "exec"), namespace)
-        printed.append(output.getvalue())
-    return printed
+            exec(compile(tree, name, "exec"), namespace)
+            value = None
+            if isinstance(last, ast.Expr):
+                value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)
+        draw = getattr(value, "_repr_png_", None)
+        shown.append(Output(output.getvalue(), draw() if draw is not None else None))
+    return shown
 
 
 def stored_output(cell: dict[str, Any]) -> str:
     """The text a code cell was last seen to print."""
-    return "".join(line for output in cell["outputs"] for line in output["text"])
+    return "".join(line for output in cell["outputs"] for line in output.get("text", []))
+
+
+def stored_picture(cell: dict[str, Any]) -> bytes | None:
+    """The picture a code cell was last seen to show."""
+    pictures = [output["data"]["image/png"] for output in cell["outputs"] if "data" in output]
+    return base64.b64decode(pictures[0]) if pictures else None
 
 
 def with_outputs(path: Path) -> str:
     """The notebook's text with the outputs that running it gives."""
     notebook = read_notebook(path)
-    printed = run_cells(notebook, name=path.name)
-    for number, (cell, text) in enumerate(zip(code_cells(notebook), printed, strict=True), start=1):
-        stream = {"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)}
+    with TemporaryDirectory() as folder, contextlib.chdir(folder):
+        shown = run_cells(notebook, name=path.name)
+    for number, (cell, output) in enumerate(zip(code_cells(notebook), shown, strict=True), start=1):
+        lines = output.text.splitlines(keepends=True)
+        stream = {"name": "stdout", "output_type": "stream", "text": lines}
         cell["execution_count"] = number
-        cell["outputs"] = [stream] if text else []
+        cell["outputs"] = [stream] if output.text else []
+        if output.picture is not None:
+            data = {"image/png": base64.b64encode(small_picture(output.picture)).decode()}
+            result = {"output_type": "execute_result", "execution_count": number}
+            cell["outputs"].append({**result, "data": data, "metadata": {}})
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def small_picture(png: bytes, *, width: int = 760, colours: int = 128) -> bytes:
+    """The picture as small as a repository likes it."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as picture:
+        size = (width, round(picture.height * width / picture.width))
+        resized = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        written = io.BytesIO()
+        resized.quantize(colours).save(written, "PNG", optimize=True)
+    return written.getvalue()
 
 
 def command_reference() -> str:

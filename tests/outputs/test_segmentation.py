@@ -228,3 +228,10 @@ def test_a_kill_at_any_line_leaves_no_torn_file(tmp_path, make_segmentation, box
         assert not list(folder.glob(f"{PREFIX}*"))
     # otherwise the points did not fall where it matters
     assert unfinished > 5
+
+
+def test_a_notebook_shows_the_preview(make_segmentation, masks, monkeypatch):
+    segmentation = make_segmentation(masks, absent=["uterus"])
+    assert segmentation._repr_png_().startswith(b"\x89PNG")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert segmentation._repr_png_() is None

@@ -10,6 +10,7 @@ import colorsys
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,11 @@ def require_matplotlib() -> None:
         raise ModelError(cause, code="E403", remedy='Run: pip install "textseg[viewer]"')
 
 
-def write_preview(path: Path, volume: Volume, masks: Mapping[str, Mask]) -> None:
+def write_preview(target: Path | BytesIO, volume: Volume, masks: Mapping[str, Mask]) -> None:
     """Writes a PNG of the three planes that show most of the masks.
 
     Args:
-        path: Where to write; PNG whatever its suffix.
+        target: Where to write; PNG whatever its suffix.
         volume: The scan; its first channel is drawn.
         masks: By name, on the volume's grid; each is looked at twice, one at a time.
 
@@ -115,7 +116,7 @@ def write_preview(path: Path, volume: Volume, masks: Mapping[str, Mask]) -> None
         )
         for index, (name, mask) in enumerate(masks.items())
     ]
-    _draw(path, volume, structures, indices)
+    _draw(target, volume, structures, indices)
 
 
 def colour_of(index: int) -> str:
@@ -167,7 +168,10 @@ def slices_of(
 
 
 def _draw(
-    path: Path, volume: Volume, structures: Sequence[Structure], indices: tuple[int, int, int]
+    target: Path | BytesIO,
+    volume: Volume,
+    structures: Sequence[Structure],
+    indices: tuple[int, int, int],
 ) -> None:
     # Figure without pyplot: no global state, no window system, safe in threads
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -195,7 +199,7 @@ def _draw(
         draw_plane(axes, plane, scan, number, structures=structures, volume=volume, window=window)
         left += widths[number] + gap
     _draw_texts(figure, volume, structures, top=1 - 0.26 / height, bottom=0.12 / height)
-    figure.savefig(path, format="png", facecolor=BACKGROUND, metadata={"Software": "textseg"})
+    figure.savefig(target, format="png", facecolor=BACKGROUND, metadata={"Software": "textseg"})
 
 
 def size_mm(plane: Plane, volume: Volume) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from textseg.outputs.preview import require_matplotlib, write_preview
 if TYPE_CHECKING:
     from textseg.outputs.segmentation import PromptResult, Segmentation
 
-__all__ = ["save_result"]
+__all__ = ["preview_of", "save_result"]
 
 Mask = NDArray[np.bool_]
 
@@ -125,14 +126,28 @@ def _write_statistics(
     return FileRecord(name=path.name, sha256=digest)
 
 
-def _write_preview(segmentation: Segmentation, path: Path) -> FileRecord:
-    found = {prompt: result for prompt, result in segmentation.items() if result.status == "ok"}
+def preview_of(segmentation: Segmentation) -> bytes:
+    """The preview as the bytes of a PNG.
 
+    Raises:
+        ModelError: matplotlib is not installed (E403).
+    """
+    picture = BytesIO()
+    _draw_preview(segmentation, picture)
+    return picture.getvalue()
+
+
+def _write_preview(segmentation: Segmentation, path: Path) -> FileRecord:
     def write(temporary: Path) -> None:
-        write_preview(temporary, segmentation.volume, _MasksOf(found))
+        _draw_preview(segmentation, temporary)
 
     digest = atomic.write_atomically(path, write, suffix=".png", overwrite=True)
     return FileRecord(name=path.name, sha256=digest)
+
+
+def _draw_preview(segmentation: Segmentation, target: Path | BytesIO) -> None:
+    found = {prompt: result for prompt, result in segmentation.items() if result.status == "ok"}
+    write_preview(target, segmentation.volume, _MasksOf(found))
 
 
 class _MasksOf(Mapping[str, Mask]):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from textseg.errors import ModelError
 from textseg.imaging.volume import Geometry, Volume
 from textseg.outputs.instances import Instances, InstanceStatistics, find_instances
 from textseg.outputs.layout import plan_output
@@ -28,7 +29,7 @@ from textseg.outputs.manifest import (
     Status,
     encodable,
 )
-from textseg.outputs.saving import save_result
+from textseg.outputs.saving import preview_of, save_result
 from textseg.outputs.statistics import Statistics, mask_statistics, unmeasured
 
 if TYPE_CHECKING:
@@ -225,6 +226,13 @@ class Segmentation(Mapping[str, PromptResult]):
     def __repr__(self) -> str:
         states = ", ".join(f"{result.prompt!r}: {result.status}" for result in self.values())
         return f"Segmentation({{{states}}})"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows of it: the preview, where it can be drawn."""
+        try:
+            return preview_of(self)
+        except ModelError:  # without matplotlib
+            return None
 
     @property
     def geometry(self) -> Geometry:
