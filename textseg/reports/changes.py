@@ -7,7 +7,7 @@ import re
 
 from textseg.reports.denial import deny
 from textseg.reports.sentences import OPENERS, join_sentences, split_sentences
-from textseg.reports.words import LESION, PLACE
+from textseg.reports.words import EDEMA, LESION, PLACE
 
 _PAIRS = [("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")]
 _PAIRS += [("lt", "rt"), ("Lt", "Rt"), ("LT", "RT"), ("L", "R")]
@@ -25,7 +25,8 @@ _NO_SIDE = re.compile(
     r"unchanged|out|above|below|beneath|angles?(?! of))\b",
     re.IGNORECASE,
 )
-_GAP = re.compile(r"\.?[\s-]+")
+_GAP = re.compile(r"(?:\s+|[.:]\s*|-)+")
+_AFTER_BRACKET = re.compile(r"[)\]]\s*")
 _VESSEL = re.compile(
     r"[AMPIE]CA\b|ventric|later|medi|super|infer|anter|poster|upper|lower", re.IGNORECASE
 )
@@ -33,14 +34,22 @@ _ALONE = re.compile(r"$|[\s,;:.)\]]|-sided?\b|[/<>=+-][LR](?![^\W_])", re.IGNORE
 _BEFORE_LETTER = re.compile(r"(?:^|[\s(\[]|(?<![^\W_])[LR][/<>=+-])$")
 _TITLE_OR_NUMBER = re.compile(r"(?:\d|\b(?:Dr|Prof|Mr|Mrs|Ms)\.?)\s+$")
 _SURNAME = re.compile(r"\.\s+(?:[A-Z]\.\s*){0,3}([A-Z][a-z]+)")
-_BRACKETED = re.compile(r"([^\W_]+)\s*[(\[]$")
-_FARTHEST = 16
+_BRACKETED = re.compile(r"(?:(?:([^\W_]+)\s+)?([^\W_]+)\s*)?[(\[]$")
+_IN_BRACKET = re.compile(r"[)\],;]")
+_PART = re.compile(
+    r"(?:region|area|territor(?:y|ies)|side|aspect|matter|fossa|horn|pole|nucleus|angle|convexity)$",
+    re.IGNORECASE,
+)
+_SIDED = re.compile(r"[ -]sided?\b", re.IGNORECASE)
+_OTHER_BEFORE = re.compile(r"(?<![^\W_])[LR]T\s?[/<>=+-]\s?$")
+_OTHER_AFTER = re.compile(r"\s?[/<>=+-]\s?[LR]T(?![^\W_])")
+_FARTHEST = 32
 
 
 def swap_sides(text: str) -> str:
     """The report of the mirrored scan: left for right and right for left, all else untouched.
 
-    Knows ``left-sided``, ``leftward``, ``Lt.``, ``L.`` and ``(L)``; leaves alone what names no
+    Knows ``left-sided``, ``leftward``, ``Lt.``, ``L.``, ``(L)`` and ``(LT)``; leaves alone what names no
     side, such as "right after", "all right", "left in place" and "right-handed".
 
     >>> swap_sides("Left frontal mass, bilateral edema, midline shift to the R. side.")
@@ -72,12 +81,7 @@ def _is_side(word: re.Match[str]) -> bool:
     if len(word[0]) == 1:
         return _is_side_letter(before, text, end)
     if word[0] in ("LT", "RT"):
-        # RT is also a treatment, and LT a transplant
-        bracketed = _BRACKETED.search(before)
-        if bracketed is not None and text[end : end + 1] in (")", "]"):
-            return _is_place(bracketed[1], 0)
-        after = _GAP.match(text, end)
-        return after is not None and _is_place(text, after.end())
+        return _is_side_in_capitals(before, text, end)
     if len(word[0]) == 2:
         return True
     if _HANDED.match(text, end):
@@ -98,5 +102,25 @@ def _is_side_letter(before: str, text: str, end: int) -> bool:
     )
 
 
+def _is_side_in_capitals(before: str, text: str, end: int) -> bool:
+    """Whether LT or RT is a side; RT is also a treatment, and LT a transplant."""
+    if _SIDED.match(text, end) or _OTHER_BEFORE.search(before) or _OTHER_AFTER.match(text, end):
+        return True
+    gap = _GAP.match(text, end)
+    bracketed = _BRACKETED.search(before)
+    if bracketed is None:
+        return gap is not None and _is_place(text, gap.end())
+    if _IN_BRACKET.match(text, end) and _ends_with_place(bracketed):
+        return True
+    gap = gap or _AFTER_BRACKET.match(text, end)
+    return gap is not None and _is_place(text, gap.end())
+
+
+def _ends_with_place(words: re.Match[str]) -> bool:
+    """Whether the last words are a place or a lesion, such as "frontal" or "frontal region"."""
+    first, last = words[1] or "", words[2] or ""
+    return _is_place(last, 0) or (_PART.match(last) is not None and _is_place(first, 0))
+
+
 def _is_place(text: str, start: int) -> bool:
-    return any(kind.match(text, start) for kind in (PLACE, LESION, _VESSEL))
+    return any(kind.match(text, start) for kind in (PLACE, LESION, EDEMA, _VESSEL))
