@@ -44,6 +44,11 @@ CONTEXT += ["bilateral", "handed", "was", "over", ",", ".", "MCA", "L4", "to", "
         ("Lt. frontal, lt temporal", "Rt. frontal, rt temporal"),
         ("LT frontal lobe", "RT frontal lobe"),
         ("the frontal lobe (RT)", "the frontal lobe (LT)"),
+        ("frontal region [RT] and edema (LT)", "frontal region [LT] and edema (RT)"),
+        ("(RT) frontal mass, RT.parietal", "(LT) frontal mass, LT.parietal"),
+        ("temporal lobe (LT, mesial)", "temporal lobe (RT, mesial)"),
+        ("RT/LT frontal, RT > LT", "LT/RT frontal, LT > RT"),
+        ("RT-sided, RT side, RT: frontal", "LT-sided, LT side, LT: frontal"),
         ("L. frontal, L temporal and (L) insula", "R. frontal, R temporal and (R) insula"),
         ("L. MCA", "R. MCA"),
         ("L-sided", "R-sided"),
@@ -74,6 +79,9 @@ def test_every_form_of_a_side_is_swapped(left, right):
         "L4-L5, L-spine, R/O glioma, 3 L of water",
         "after RT of the brain",
         "after radiotherapy (RT)",
+        "after liver transplant (LT), treated (RT, TMZ)",
+        "Status post RT. Mass effect and edema are less.",
+        "R2 and R2* maps, right away, rt-PA and L5",
     ],
 )
 def test_what_names_no_side_is_left_alone(text):

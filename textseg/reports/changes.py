@@ -25,7 +25,7 @@ _NO_SIDE = re.compile(
     r"unchanged|out|above|below|beneath|angles?(?! of))\b",
     re.IGNORECASE,
 )
-_GAP = re.compile(r"(?:\s+|[.:]\s*|-)+")
+_GAP = re.compile(r"(?:\.(?!\s+[A-Z][a-z])|:)?[\s-]*(?=\w)")
 _AFTER_BRACKET = re.compile(r"[)\]]\s*")
 _VESSEL = re.compile(
     r"[AMPIE]CA\b|ventric|later|medi|super|infer|anter|poster|upper|lower", re.IGNORECASE
@@ -49,8 +49,8 @@ _FARTHEST = 32
 def swap_sides(text: str) -> str:
     """The report of the mirrored scan: left for right and right for left, all else untouched.
 
-    Knows ``left-sided``, ``leftward``, ``Lt.``, ``L.``, ``(L)`` and ``(LT)``; leaves alone what names no
-    side, such as "right after", "all right", "left in place" and "right-handed".
+    Knows ``left-sided``, ``leftward``, ``Lt.``, ``L.``, ``(L)`` and ``(LT)``; leaves alone what
+    names no side, such as "right after", "all right", "left in place" and "right-handed".
 
     >>> swap_sides("Left frontal mass, bilateral edema, midline shift to the R. side.")
     'Right frontal mass, bilateral edema, midline shift to the L. side.'
@@ -83,7 +83,8 @@ def _is_side(word: re.Match[str]) -> bool:
     if word[0] in ("LT", "RT"):
         return _is_side_in_capitals(before, text, end)
     if len(word[0]) == 2:
-        return True
+        # rt-PA is a drug
+        return not text.startswith("-PA", end)
     if _HANDED.match(text, end):
         return False
     if _WHOLE.search(before):
@@ -119,8 +120,10 @@ def _is_side_in_capitals(before: str, text: str, end: int) -> bool:
 def _ends_with_place(words: re.Match[str]) -> bool:
     """Whether the last words are a place or a lesion, such as "frontal" or "frontal region"."""
     first, last = words[1] or "", words[2] or ""
-    return _is_place(last, 0) or (_PART.match(last) is not None and _is_place(first, 0))
+    if EDEMA.match(last) or _is_place(last, 0):
+        return True
+    return _PART.match(last) is not None and _is_place(first, 0)
 
 
 def _is_place(text: str, start: int) -> bool:
-    return any(kind.match(text, start) for kind in (PLACE, LESION, EDEMA, _VESSEL))
+    return any(kind.match(text, start) for kind in (PLACE, LESION, _VESSEL))
