@@ -9,6 +9,7 @@ from levels import level_segmenter
 from textseg.errors import PromptError
 from textseg.network.weights import Domain
 from textseg.outputs.manifest import read_manifest
+from textseg.outputs.segmentation import Prediction
 
 HU = {"liver": 60, "kidney.left": 120, "kidney.right": 180, "kidney_cyst": 240, "liver_tumor": -90}
 TORSO = Domain(
@@ -94,6 +95,15 @@ def test_a_side_alone_is_told_by_the_midline_between_pairs(segmenter, array):
         assert list(found) == [prompt]
         np.testing.assert_array_equal(found[prompt].mask, boxes(box))
         assert any(f"the {side} side of the midline" in why for why in found[prompt].warnings)
+
+
+def test_places_that_findings_share_are_brought_to_the_scan_once(segmenter, array, monkeypatch):
+    restored, plain = [], Prediction.restored
+    monkeypatch.setattr(Prediction, "restored", lambda self: restored.append(self) or plain(self))
+    found = ask(segmenter, array, "There is a left renal cyst. There is a right renal cyst.")
+    assert len(restored) == 2 + 2  # a cyst for each finding, and the kidneys
+    np.testing.assert_array_equal(found["left kidney cyst"].mask, boxes(IN_LEFT))
+    np.testing.assert_array_equal(found["right kidney cyst"].mask, boxes(IN_RIGHT))
 
 
 def test_a_place_that_is_not_in_the_scan_narrows_nothing_and_is_warned_of(segmenter, array):

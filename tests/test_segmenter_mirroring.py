@@ -9,8 +9,10 @@ from fakes import tiny_encoder, tiny_segmenter
 from levels import level_segmenter
 
 from textseg import Segmenter
+from textseg.cli.jobs import Question
 from textseg.inference.mirroring import averaged_presence
 from textseg.network.weights import Domain
+from textseg.outputs.manifest import read_manifest
 
 HU = {"liver": -90, "kidney.left": 120, "kidney.right": 240}
 TORSO = Domain(
@@ -64,3 +66,17 @@ def test_both_looks_are_averaged(noise):
         seen, seen_turned = plain[prompt].mask, turned[other].mask[::-1]
         assert mirrored[prompt].mask[seen & seen_turned].all()
         assert not mirrored[prompt].mask[~seen & ~seen_turned].any()
+
+
+def test_the_manifest_tells_how_it_was_asked_in_the_words_of_the_command_line(noise, tmp_path):
+    segmenter = level_segmenter(HU, TORSO)
+    options = {"threshold": np.float32(0.25), "keep_islands": True, "mirror": True}
+    found = ask(segmenter, noise, **options)
+    question = Question(
+        tuple(PROMPTS), modality="ct", instances=True, least_instance_ml=2, **options
+    )
+    manifest = found.save(tmp_path / "out", instances=True, least_instance_ml=2)
+    assert read_manifest(tmp_path / "out").run.settings == question.settings()
+    assert manifest.run.settings["mirror"] is True
+    plain = ask(segmenter, noise).save(tmp_path / "plain").run.settings
+    assert plain == Question(tuple(PROMPTS), modality="ct").settings()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -43,6 +43,19 @@ class _Found(NamedTuple):
     absent: str | None = None
 
 
+class _Place(NamedTuple):
+    """A mask of which only the box around what is in it stays in memory."""
+
+    box: tuple[slice, ...]
+    inside: Mask
+
+    @classmethod
+    def of(cls, mask: Mask) -> _Place | None:
+        """What is in a mask; None if that is nothing."""
+        boxes = ndimage.find_objects(mask.astype(np.int8))
+        return cls(boxes[0], mask[boxes[0]].copy()) if boxes else None
+
+
 @dataclass(frozen=True, eq=False)
 class Answers:
     """All that was found out about a scan.
@@ -62,6 +75,9 @@ class Answers:
     tree: KnowledgeTree
     threshold: float
     keep_islands: bool
+    _places: dict[tuple[str, str], _Place | None] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def result(self, asked: Asked) -> PromptResult:
         """The answer to one prompt: a mask, or why there is none."""
@@ -158,20 +174,28 @@ class Answers:
         mask = np.zeros(self.volume.geometry.shape, dtype=np.bool_)
         for concept in filter(None, concepts):
             domain = site.domains[concept]
-            found = self._found([concept], domain, self.manifest.mask_threshold)
-            if found.prediction is not None:
-                mask |= found.prediction.restored()
+            # findings of a report often share a place
+            if (concept, domain.name) not in self._places:
+                self._places[concept, domain.name] = self._place(concept, domain)
+            place = self._places[concept, domain.name]
+            if place is not None:
+                mask[place.box] |= place.inside
         return mask
+
+    def _place(self, concept: str, domain: Domain) -> _Place | None:
+        """Where a structure is; None if it is nowhere."""
+        found = self._found([concept], domain, self.manifest.mask_threshold)
+        return None if found.prediction is None else _Place.of(found.prediction.restored())
 
 
 def _only(kept: Mask) -> Callable[[Mask], Mask]:
-    """Leaves of a mask what was kept of it; only the box around that stays in memory."""
-    (box,) = ndimage.find_objects(kept.astype(np.int8))
-    inside = kept[box].copy()
+    """Leaves of a mask what was kept of it, which is something."""
+    place = _Place.of(kept)
+    assert place is not None
 
     def refine(mask: Mask) -> Mask:
         refined = np.zeros_like(mask)
-        refined[box] = inside
+        refined[place.box] = place.inside
         return refined
 
     return refine

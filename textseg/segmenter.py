@@ -49,6 +49,7 @@ from textseg.outputs.manifest import (
     channel_records,
 )
 from textseg.outputs.segmentation import Segmentation
+from textseg.outputs.settings import Settings
 from textseg.prompts import Resolution, resolve
 
 Progress = Callable[[int, int], None]
@@ -174,7 +175,9 @@ class Segmenter:
         domains = self._answers(given.seen, inquiry, manner)
         told = Answers(given.volume, domains, self.manifest, self.tree, level, keep_islands)
         results = [told.result(asked) for asked in inquiry.asked]
-        run = self._run_record(told, given, inquiry, total_s=time.perf_counter() - started)
+        how = (modality, threshold, keep_islands, volume_index, series, roi, mirror)
+        asked = Settings(*how, findings=prompts is None)
+        run = self._run_record(told, given, inquiry, asked, total_s=time.perf_counter() - started)
         return Segmentation(
             given.volume, results, run=run, warnings=self._notes(told, given, inquiry)
         )
@@ -273,7 +276,13 @@ class Segmenter:
         return [*seen, *lacks, *inquiry.caveats(self.manifest.name)]
 
     def _run_record(
-        self, answers: Answers, given: Given, inquiry: Inquiry, *, total_s: float
+        self,
+        answers: Answers,
+        given: Given,
+        inquiry: Inquiry,
+        settings: Settings,
+        *,
+        total_s: float,
     ) -> RunRecord:
         report, findings = None, None
         if given.report is not None:
@@ -296,6 +305,7 @@ class Segmenter:
             report=report,
             findings=findings,
             grids=tuple(answer.record for answer in answers.domains.values()),
+            settings=settings.record(),
             timings_s={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
             peak_memory_bytes=peak_memory_bytes(),
         )

@@ -32,11 +32,23 @@ def test_the_list_can_be_narrowed(capsys):
 
 
 def test_samples_are_listed_apart(capsys):
-    names = {entry["name"] for entry in run_json(capsys, "list")}
+    entries = run_json(capsys, "list")
+    names = {entry["name"] for entry in entries if not entry["extra"]}
     samples = {entry["name"] for entry in run_json(capsys, "list", "--samples")}
     assert len(names) == 72
     assert "open-ms" in samples
-    assert not names & samples
+    assert not samples & {entry["name"] for entry in entries}
+
+
+def test_extra_data_sets_are_listed_as_such_and_not_added_up(capsys):
+    assert [e["name"] for e in run_json(capsys, "list") if e["extra"]] == ["textbrats"]
+    assert run_json(capsys, "list", "--concept", "brain_tumor.core", "--stats")["datasets"] == len(
+        [e for e in run_json(capsys, "list", "--concept", "brain_tumor.core") if not e["extra"]]
+    )
+    assert main(["data", "list", "--region", "brain"]) == 0
+    shown = capsys.readouterr().out
+    assert "textbrats (extra)" in shown
+    assert shown.count("(extra)") == 1
 
 
 def test_people_read_tables(capsys):

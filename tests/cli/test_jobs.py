@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,20 @@ def test_a_line_may_say_everything_itself(write_jobs, tmp_path):
         instances=True,
         least_instance_ml=0.5,
     )
+
+
+def test_a_least_size_of_instances_needs_instances(write_jobs):
+    line = {"scan": "a.nii.gz", "least_instance_ml": 0.5}
+    with pytest.raises(InputError, match="Line 1: 'least_instance_ml' needs 'instances'"):
+        read_jobs(write_jobs(line), None, LIVER)
+    with pytest.raises(InputError, match="Line 1: 'least_instance_ml' needs 'instances'"):
+        read_jobs(write_jobs({**line, "instances": False}), None, replace(LIVER, instances=True))
+    (job,) = read_jobs(write_jobs(line), None, replace(LIVER, instances=True)).jobs
+    assert job.question.least_instance_ml == 0.5
+    # one of the command line is for those jobs that have instances
+    default = replace(LIVER, instances=True, least_instance_ml=0.5)
+    (job,) = read_jobs(write_jobs({"scan": "a.nii", "instances": False}), None, default).jobs
+    assert not job.question.instances
 
 
 def test_prompts_may_be_one_phrase_and_a_name_is_the_folder(write_jobs, tmp_path):

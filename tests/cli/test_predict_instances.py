@@ -73,6 +73,14 @@ def test_a_least_volume_without_instances_is_wrong_usage(predict, scan):
     assert predict(scan, "liver", "--instances", "--least-instance-ml", "-1").code == 2
 
 
+def test_a_least_volume_for_jobs_without_instances_is_wrong_usage(predict, scan, tmp_path):
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(json.dumps({"scan": scan.name, "prompts": ["liver"]}))
+    said = predict("--jobs", path, "--least-instance-ml", "1", "-o", tmp_path / "out")
+    assert said.code == 2
+    assert "--least-instance-ml needs --instances, or jobs with instances" in said.err
+
+
 def test_a_line_of_jobs_may_ask_for_instances(predict, scan, tmp_path):
     jobs = tmp_path / "jobs.jsonl"
     line = {"scan": scan.name, "instances": True, "least_instance_ml": 1e9}

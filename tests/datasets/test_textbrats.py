@@ -10,11 +10,13 @@ from pydantic import ValidationError
 
 from textseg.datasets import find_cases, load_cases, load_registry, read_label_map, registered
 from textseg.datasets.checks import check_case
+from textseg.datasets.draft import draft
 from textseg.datasets.fingerprint import fingerprint
 from textseg.datasets.label_space import LabelSpace
 from textseg.datasets.layouts.textbrats import TextBraTSLayout
 from textseg.datasets.plan import plan
 from textseg.datasets.prepare import PrepareConfig, prepare
+from textseg.datasets.registry import read_spec
 from textseg.datasets.spec import DatasetSpec
 from textseg.errors import InputError, ModelError
 from textseg.knowledge import load_tree
@@ -115,6 +117,60 @@ def test_the_three_nested_regions_are_prompts_of_one_mask(tmp_path):
         "brain_tumor.necrotic_core": 1,
         "brain_edema": 33,
     }
+
+
+def drafted(root, **options):
+    """What `data add` makes of a folder, as its file reads."""
+    made = draft(root, tree=TREE, name="mine", **options)
+    (root / "mine.yaml").write_text(made.text, encoding="utf-8")
+    assert read_spec(root / "mine.yaml", TREE) == made.spec
+    return made.spec
+
+
+def test_a_folder_with_lists_of_the_four_channels_is_drafted_as_textbrats(tmp_path):
+    report = {"report": "Mass in the left frontal lobe."}
+    channels = ("flair", "t1", "t1ce", "t2")
+    write_list(tmp_path, write_case(tmp_path, channels=channels, **report))
+    entry = write_case(tmp_path, "b", channels=channels, **report)
+    spec = drafted(write_list(tmp_path, entry, name="Test.json"))
+    assert spec.layout == SPEC.layout
+    assert (spec.labels, spec.modality, spec.scans) == (SPEC.labels, SPEC.modality, 2)
+    cases = find_cases(spec, tmp_path)
+    assert [case.split for case in cases] == ["train", "test"]
+    assert [case.report for case in cases] == [report["report"]] * 2
+    assert (tmp_path / "mine.yaml").read_text().count("kind: textbrats\n") == 1
+
+
+def test_other_channels_are_named_as_their_files_are_and_their_labels_left_open(tmp_path):
+    spec = drafted(write_list(tmp_path, write_case(tmp_path, channels=("t2w", "adc"))))
+    assert spec.layout.channels == ("t2", "adc")
+    assert spec.labels == {1: (), 2: (), 4: ()}
+    spec = drafted(tmp_path, labels={"kidney": [1, 2], "kidney cyst": [4]})
+    assert spec.labels[4] == ("kidney_cyst",)
+    assert list(find_cases(spec, tmp_path)[0].channels) == ["t2", "adc"]
+
+
+def test_channels_without_names_are_numbered(tmp_path):
+    entry = write_case(tmp_path)
+    for number, name in enumerate(entry["image"]):
+        path = tmp_path / name.removesuffix(".gz")
+        (tmp_path / str(number)).mkdir()
+        path.rename(tmp_path / str(number) / "scan.nii")
+    entry["image"] = ["0/scan.nii", "1/scan.nii"]
+    spec = drafted(write_list(tmp_path, entry), modality="mr")
+    assert spec.layout.channels == ("c1", "c2")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"training": [{"image": "a.nii", "label": "b.nii"}]}']
+)
+def test_a_list_of_something_else_is_not_that_of_textbrats(tmp_path, content):
+    (tmp_path / "Train.json").write_text(content)
+    with pytest.raises(ModelError, match=r"E406.*no scans with masks in a layout"):
+        drafted(tmp_path)
+    save(tmp_path / "images" / "a.nii.gz", mask().astype(np.float32))
+    save(tmp_path / "labels" / "a.nii.gz", mask())
+    assert drafted(tmp_path, modality="mr").layout.kind == "files"
 
 
 def test_paths_start_at_the_data_at_the_list_or_at_the_root(tmp_path):

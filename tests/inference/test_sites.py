@@ -77,10 +77,18 @@ def test_the_midline_parts_lesions_by_their_centers():
     midline = find_midline(mask(LEFT), mask(RIGHT), spacing_mm=SPACING)
     assert midline.point_mm[0] == pytest.approx(8 * 0.7)
     assert np.allclose(midline.leftward, [-1, 0, 0])
-    across = (slice(6, 9), slice(4, 5), slice(4, 5))  # center at voxel 7, left of 8
-    lesion = mask(across, FAR)
-    assert np.array_equal(on_side(lesion, midline, "left", spacing_mm=SPACING).mask, mask(across))
+    leftmost = (slice(1, 5), slice(4, 5), slice(4, 5))  # center at voxel 2.5, 3.85 mm left of 8
+    lesion = mask(leftmost, FAR)
+    assert np.array_equal(on_side(lesion, midline, "left", spacing_mm=SPACING).mask, mask(leftmost))
     assert np.array_equal(on_side(lesion, midline, "right", spacing_mm=SPACING).mask, mask(FAR))
+
+
+@pytest.mark.parametrize("voxel", [4, 7, 8, 9, 12])
+def test_a_lesion_a_voxel_over_the_midline_is_on_both_sides(voxel):
+    midline = find_midline(mask(LEFT), mask(RIGHT), spacing_mm=SPACING)
+    lesion = mask((slice(voxel, voxel + 1), slice(4, 6), slice(4, 5)))  # up to 2.8 mm from voxel 8
+    for side in ("left", "right"):
+        assert on_side(lesion, midline, side, spacing_mm=SPACING).kept == 1
 
 
 def test_a_tilted_head_has_a_tilted_midline():

@@ -45,6 +45,11 @@ def test_a_channel_with_some_voxels_that_are_not_numbers_is_not_missing():
     torch.testing.assert_close(filled, volume, rtol=0, atol=0, equal_nan=True)
 
 
+def test_a_scan_that_lacks_no_channel_is_not_copied():
+    volume = noise(2, 3, *SIZE)
+    assert three_channels().with_stand_ins(volume) is volume
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_layout_and_the_type_of_the_volume_stay(layout, dtype):

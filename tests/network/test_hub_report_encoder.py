@@ -129,6 +129,11 @@ def test_the_configuration_carries_the_width_and_makes_the_same_encoder_again(en
     assert torch.equal(again.tokens(["Left mass."]), encoder.tokens(["Left mass."]))
 
 
+def test_a_width_of_none_as_from_a_file_takes_the_model_s(folder):
+    config = ReportEncoderConfig(kind="hub", model=str(folder), features=None)
+    assert make_report_encoder(config).config.features == 12
+
+
 def test_another_width_than_the_model_has_is_refused(folder):
     with pytest.raises(ModelError, match="12 features, not 128"):
         make_report_encoder(ReportEncoderConfig(kind="hub", model=str(folder), features=128))

@@ -142,9 +142,21 @@ def test_the_configuration_makes_the_same_encoder_again():
     assert encoder.features == again.features == 32
 
 
+def test_a_width_that_is_left_out_becomes_that_of_the_encoder():
+    left_out = ReportEncoderConfig()
+    assert left_out.features is None
+    assert make_report_encoder(left_out).config == ReportEncoderConfig(features=128)
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"kind": "hub"}, {"model": "bert"}, {"kind": "features", "revision": "main"}, {"features": 0}],
+    [
+        {"kind": "hub"},
+        {"model": "bert"},
+        {"kind": "features", "features": 768, "revision": "main"},
+        {"kind": "features"},
+        {"features": 0},
+    ],
 )
 def test_a_configuration_that_contradicts_itself_is_refused(wrong):
     with pytest.raises(ValidationError):

@@ -94,3 +94,10 @@ def test_several_channels_are_corrupted_alike():
     for name in ("slices twice as thick", "smaller field of view", "stored as SAL"):
         after = CORRUPTIONS[name](ScanPair(double, pair.labels))
         np.testing.assert_allclose(after.scan.data[1], 2 * after.scan.data[0])
+
+
+def test_noise_is_as_strong_as_each_channel_asks_for():
+    pair = pair_of(shape=(30, 30, 30))
+    weak = replace(pair.scan, data=np.concatenate([pair.scan.data, pair.scan.data / 1000]))
+    added = noise(ScanPair(weak, pair.labels)).scan.data - weak.data
+    assert added[1].std() == pytest.approx(added[0].std() / 1000, rel=0.02)

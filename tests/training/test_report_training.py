@@ -12,23 +12,26 @@ import yaml
 from fakes import (
     CLEAN,
     STILL,
-    contrast,
-    ellipsoid,
     seeded,
     tiny_encoder,
-    tiny_network,
     tiny_segmenter,
     write_model,
-    write_nifti,
 )
 
+from tests.training.reported import (
+    CHANNELS,
+    REPORTS,
+    SHAPE,
+    WORDS,
+    domain,
+    network,
+    write_textbrats,
+)
 from textseg.datasets import find_cases, load_cases, load_registry
 from textseg.datasets.prepare import PrepareConfig, prepare
 from textseg.datasets.spec import DatasetSpec
 from textseg.errors import ModelError
-from textseg.network.backbones import BackboneConfig
 from textseg.network.report_encoder import ReportEncoderConfig, make_report_encoder
-from textseg.network.report_fusion import ReportConfig
 from textseg.network.report_tokens import ReportTokens
 from textseg.segmenter import Segmenter
 from textseg.training import datamodule
@@ -38,9 +41,8 @@ from textseg.training.cli import fit
 from textseg.training.conditions import encode_report
 from textseg.training.datamodule import MixtureDataModule, held_out, validation_cases
 from textseg.training.export import export_model
-from textseg.training.sampling import DomainConfig, MixtureDataset
+from textseg.training.sampling import MixtureDataset
 from textseg.training.segmentation_task import SegmentationTask
-from textseg.training.starting import check_conditions, check_origin
 from textseg.training.validation import answer_case
 
 pytestmark = [
@@ -50,70 +52,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
 ]
-
-SHAPE, SPACING = (26, 24, 18), (4.0, 4.5, 5.0)
-CHANNELS = ("flair", "t1ce")
-WORDS = ReportEncoderConfig(features=16)
-REPORTS = {
-    "a": "Mass in the left frontal lobe.",
-    "b": "Mass in the right frontal lobe with edema.",
-    "c": "Left temporal tumor.",
-}
-
-
-def network(**changes):
-    return tiny_network(
-        **{
-            "backbone": BackboneConfig(in_channels=2, channels=(4, 8, 8), blocks=(1, 1, 1)),
-            "channels": CHANNELS,
-            "report": ReportConfig(
-                token_features=16, width=12, heads=2, hidden=16, layers=1, context_layers=1
-            ),
-            **changes,
-        }
-    )
-
-
-def domain(**changes):
-    settings = {
-        "name": "tumor",
-        "datasets": ["two"],
-        "modality": "mr",
-        "spacing_mm": 5.0,
-        "window": (16, 16, 12),
-        "real": 1.0,
-        "channels": list(CHANNELS),
-    }
-    return DomainConfig(**{**settings, **changes})
-
-
-def tumor_mask(side):
-    values = np.zeros(SHAPE, np.int16)
-    x = 0.3 if side == "left" else 0.7
-    for value, radius in ((2, 0.25), (4, 0.17), (1, 0.09)):
-        values[ellipsoid(SHAPE, (x, 0.5, 0.5), (radius, radius, 1.4 * radius))] = value
-    return values
-
-
-def write_textbrats(root):
-    """Three cases with two channels each; the last is for validation."""
-    entries = []
-    for number, (name, text) in enumerate(REPORTS.items()):
-        values = tumor_mask("right" if "right" in text else "left")
-        for place, channel in enumerate(CHANNELS):
-            image = contrast(values, seed=10 * number + place)
-            write_nifti(root / name / f"{name}_{channel}.nii.gz", image, SPACING)
-        write_nifti(root / name / f"{name}_seg.nii.gz", values, SPACING)
-        (root / name / f"{name}_text.txt").write_text(text)
-        entries.append(
-            {
-                "fold": 0 if name == "c" else 1,
-                "image": [f"{name}/{name}_{channel}.nii.gz" for channel in CHANNELS],
-                "label": f"{name}/{name}_seg.nii.gz",
-                "report": f"{name}/{name}_text.txt",
-            }
-        )
-    (root / "Train.json").write_text(json.dumps({"training": entries}))
 
 
 @pytest.fixture(scope="module", name="folder")
@@ -338,38 +276,6 @@ def test_a_domain_and_its_scans_agree_on_channels(folder):
         make_data(folder, domain(channels=["t1", "t2"]))
 
 
-def test_the_network_and_the_data_agree_on_channels_and_reports():
-    one, two = domain(), domain(channels=["t1ce", "flair"])
-    check_conditions(network(), [one], token_features=16)
-    with pytest.raises(ModelError, match=r"E400.*'tumor' has the channels t1ce, flair.*takes the"):
-        check_conditions(network(), [one, two], token_features=16)
-    with pytest.raises(ModelError, match=r"E400.*tokens of 768 numbers.*tokens of 16 numbers"):
-        check_conditions(network(), [one], token_features=768)
-    with pytest.raises(ModelError, match=r"E400.*reads no reports"):
-        check_conditions(network(report=None), [one], token_features=16)
-
-
-def test_a_network_that_reads_reports_says_when_there_are_none(caplog):
-    check_conditions(network(), [domain()], token_features=None)
-    assert "report_encoder is not set" in caplog.text
-
-
-def test_a_model_to_start_from_means_the_same_channels_and_tokens(tmp_path):
-    config = network()
-    write_model(
-        tmp_path / "origin",
-        network=tiny_segmenter(config),
-        report_encoder=WORDS.model_dump(mode="json"),
-    )
-    origin = str(tmp_path / "origin")
-    check_origin(config, origin, report_encoder=WORDS)
-    with pytest.raises(ModelError, match=r"E400.*takes the channels flair, t1ce, the network"):
-        check_origin(network(channels=("t1ce", "flair")), origin, report_encoder=WORDS)
-    other = ReportEncoderConfig(kind="features", features=16)
-    with pytest.raises(ModelError, match=r"E400.*reads reports by another encoder"):
-        check_origin(config, origin, report_encoder=other)
-
-
 def test_features_are_taken_where_features_are_read(folder, tmp_path):
     case = next(c for c in load_cases(folder / "prepared/cases.json") if c.id == "a")
     features = np.random.default_rng(0).normal(size=(1, 5, 16)).astype(np.float32)
@@ -384,21 +290,6 @@ def test_features_are_taken_where_features_are_read(folder, tmp_path):
     with pytest.raises(ModelError, match=r"E404.*'a' is a text"):
         encode_report(case, precomputed)
     assert encode_report(given, None) is None
-
-
-def test_a_report_model_is_exported_with_its_report_encoder_or_not_at_all(tmp_path):
-    with pytest.raises(ModelError, match=r"E400.*goes with the report encoder"):
-        export_model(
-            tmp_path / LAST,
-            tmp_path / "toy",
-            network=network(),
-            adaptation=AdaptationConfig(),
-            spaces=[],
-            encoder=tiny_encoder(),
-            name="toy",
-            version="0",
-            licence="CC0-1.0",
-        )
 
 
 def test_cases_for_tests_are_scored_after_training_alone(folder):

@@ -130,12 +130,13 @@ def read_jobs(path: Path, out: Path | None, default: Question) -> Jobs:
     faults: list[str] = []
     for number, line in read_lines(path):
         try:
-            job = _Line.model_validate_json(line).job(path.parent, out, default)
+            said = _Line.model_validate_json(line)
+            job = said.job(path.parent, out, default)
         except ValidationError as error:
             faults.append(f"Line {number}: {_told(error)}.")
             continue
         jobs[number] = job
-        faults += [f"Line {number}: {fault}." for fault in _faults(job)]
+        faults += [f"Line {number}: {fault}." for fault in _faults(said, job)]
     faults += _shared_places(jobs)
     if faults:
         remedy = f"Nothing was segmented; {len(faults)} to mend."
@@ -157,14 +158,17 @@ def _where(fault: Mapping[str, Any]) -> str:
     return f"'{fault['loc'][0]}': " if fault["loc"] else ""
 
 
-def _faults(job: Job) -> list[str]:
+def _faults(line: _Line, job: Job) -> list[str]:
     prompts = job.question.prompts
+    faults = []
+    if line.least_instance_ml and not job.question.instances:
+        faults.append("'least_instance_ml' needs 'instances', here or on the command line")
     if job.question.fault is not None:
-        return [f"no 'prompts', and none on the command line; {job.question.fault}"]
-    if format_of(job.out) is not None and len(prompts) != 1:
+        faults.append(f"no 'prompts', and none on the command line; {job.question.fault}")
+    elif format_of(job.out) is not None and len(prompts) != 1:
         what = f"{len(prompts)} prompts" if prompts else "the findings of a report"
-        return [f"one file cannot hold {what}; give a folder as 'out'"]
-    return []
+        faults.append(f"one file cannot hold {what}; give a folder as 'out'")
+    return faults
 
 
 def _shared_places(jobs: Mapping[int, Job]) -> list[str]:

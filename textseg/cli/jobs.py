@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from textseg.outputs.settings import Setting, Settings
 from textseg.reports.given import FEATURES_SUFFIX
 
 Modality = Literal["ct", "mr", "pet"]
@@ -58,21 +59,17 @@ class Question:
             return "the features of a report do not tell its findings"
         return None
 
-    def settings(self) -> dict[str, str | int | float | bool | None]:
+    def settings(self) -> dict[str, Setting]:
         """What besides prompts, scan, report and model decides the answer, for the manifest."""
-        return {
-            "modality": self.modality,
-            "threshold": self.threshold,
-            "keep_islands": self.keep_islands,
-            "volume": self.volume_index,
-            "series": self.series,
-            "roi": self.roi,
-            "mirror": self.mirror,
-            "least_instance_ml": self.least_instance_ml if self.instances else None,
-            "findings": not self.prompts,
-        }
+        return Settings(
+            *(self.modality, self.threshold, self.keep_islands, self.volume_index, self.series),
+            roi=self.roi,
+            mirror=self.mirror,
+            findings=not self.prompts,
+            least_instance_ml=self.least_instance_ml if self.instances else None,
+        ).record()
 
-    def is_that_of(self, settings: Mapping[str, str | int | float | bool | None]) -> bool:
+    def is_that_of(self, settings: Mapping[str, Setting]) -> bool:
         """Whether an answer with such settings would be the same one."""
         # older versions could not be asked otherwise
         return self.settings() == {**_SETTINGS_ADDED, **settings}

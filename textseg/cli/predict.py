@@ -241,7 +241,10 @@ def _listed(jobs: Path, out: Path | None, question: Question) -> Jobs:
 
     if _is_file_name(out):
         raise UsageError(f"{jobs} holds jobs; give a folder as -o.")
-    return read_jobs(jobs, out, question)
+    planned = read_jobs(jobs, out, question)
+    if question.least_instance_ml and not any(job.question.instances for job in planned.jobs):
+        raise UsageError("--least-instance-ml needs --instances, or jobs with instances.")
+    return planned
 
 
 def _found(name: str | None, out: Path | None, question: Question) -> Jobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,9 @@ from textseg.imaging import Volume, read_channels, read_volume
 from textseg.imaging.channels import by_channel
 from textseg.knowledge import load_user_tree
 from textseg.reports.given import GivenReport, placed_report
+
+PATIENT = "sub-[A-Za-z0-9]+"
+"""What names the patient in an id of BIDS."""
 
 SPECS_FOLDER = "datasets"
 """Folder beside a case list with descriptions of its data sets."""
@@ -124,6 +128,17 @@ class Case:
             InputError: The report cannot be read, or says nothing.
         """
         return None if self.report is None else GivenReport.of(self.report)
+
+
+def patient_of(case: Case, pattern: str = PATIENT) -> str:
+    """Whose scan a case is, as far as its id tells.
+
+    Args:
+        case: A case; where its id does not tell, its patient has one scan, in all its sequences.
+        pattern: Regular expression for the part of the id that names the patient.
+    """
+    found = re.search(pattern, case.id)
+    return found[0] if found else case.id.removesuffix(f"-{case.sequence}")
 
 
 def find_cases(spec: DatasetSpec, root: Path) -> tuple[Case, ...]:

@@ -20,12 +20,15 @@ from textseg.datasets.layouts import (
     bids,
 )
 from textseg.datasets.layouts.nnunet import DATASET_FILE, read_description
+from textseg.datasets.layouts.textbrats import told_layout
 from textseg.datasets.registry import load_registry
 from textseg.errors import ModelError
 from textseg.imaging.readers import dicom
 
 _FREESURFER = "niivue-freesurfer"
 """Entry of the registry whose labels are those of FreeSurfer."""
+_TEXTBRATS = "textbrats"
+"""Entry of the registry whose labels are those of TextBraTS."""
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".mgz", ".mgh")
 _DICOM_SUFFIXES = ("", ".dcm", ".ima")
 # folders of BIDS with scans that have no masks of anatomy
@@ -82,6 +85,17 @@ def detect(root: Path) -> Detected:
         path=root,
         remedy="Write the YAML by hand; datasets_registry/README.md says what a layout can be.",
     )
+
+
+def _textbrats(root: Path) -> Iterator[Detected]:
+    layout = told_layout(root)
+    if layout is None:
+        return
+    known = load_registry()[_TEXTBRATS]
+    is_alike = sorted(layout.channels) == sorted(known.modality["mr"])
+    # scans of the same four channels have labels of the same meaning, as far as can be told
+    names = known.labels if is_alike else {}
+    yield Detected(layout, names, {channel: channel for channel in layout.channels})
 
 
 def _described(root: Path) -> Iterator[Detected]:
@@ -316,6 +330,7 @@ def _split(path: PurePath) -> tuple[str, str]:
 
 
 LAYOUTS: Mapping[str, Callable[[Path], Iterator[Detected]]] = {
+    "Train.json and Test.json of TextBraTS": _textbrats,
     "dataset.json of nnU-Net or the Decathlon": _described,
     "SUBJECT/mri/aseg.mgz of FreeSurfer": _freesurfer,
     "BIDS with sub-*_dseg.nii.gz": _bids,

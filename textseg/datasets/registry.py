@@ -60,6 +60,11 @@ def registered(registry: Mapping[str, DatasetSpec]) -> Mapping[str, DatasetSpec]
     }
 
 
+def extra(registry: Mapping[str, DatasetSpec]) -> Mapping[str, DatasetSpec]:
+    """The public data sets of a registry beyond those whose totals are published."""
+    return {name: spec for name, spec in registry.items() if name in _extra_names()}
+
+
 @cache
 def _extra_names() -> frozenset[str]:
     """Names of the data sets beyond those that are added up."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from textseg import files
 from textseg.errors import InputError, ResourceError
 from textseg.imaging import affine as affines
 
@@ -46,38 +47,9 @@ class Request:
 
 def check_path(path: Path) -> None:
     """Refuse paths that lead to no readable, non-empty file (folders pass)."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise InputError(
-            "is a link to a file that is gone;" if _is_link(path) else "does not exist;",
-            code="E301",
-            path=path,
-            remedy="check the path.",
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"cannot be looked up ({error.strerror});",
-            code="E303",
-            path=path,
-            remedy="check the path and its permissions.",
-        ) from error
-    if path.is_dir():
-        return
-    if not path.is_file():
-        raise InputError(
-            "is a pipe or device, not a regular file;",
-            code="E303",
-            path=path,
-            remedy="save the scan to a file first.",
-        )
-    if status.st_size == 0:
+    status = files.check_path(path, what="scan")
+    if status.st_size == 0 and not path.is_dir():
         raise empty(path)
-
-
-def _is_link(path: Path) -> bool:
-    # a name with a null byte is no path at all
-    return "\0" not in str(path) and path.is_symlink()
 
 
 def empty(path: Path) -> InputError:

@@ -11,6 +11,7 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from textseg.errors import InputError
+from textseg.files import unreadable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,16 +169,6 @@ def truncated(path: Path | None, cause: str) -> InputError:
         code="E306",
         path=path,
         remedy="the file is cut off or still being copied, copy it again.",
-    )
-
-
-def unreadable(path: Path, error: OSError) -> InputError:
-    """E303 for a file the operating system will not hand over."""
-    return InputError(
-        f"cannot be read ({error.strerror or error});",
-        code="E303",
-        path=path,
-        remedy="check its permissions and that its disk is mounted.",
     )
 
 

@@ -19,6 +19,13 @@ Spacing = tuple[float, float, float]
 NEAR_MM = 5.0
 """How far from a structure a lesion that is said to lie in it may end: masks are not exact."""
 
+_MIDLINE_MM = 3.0
+"""How far beyond the midline a lesion may have its center.
+
+The plane is told from masks on voxels of up to this size, and it is straight, while the midline of
+a brain with a lesion bends away from it.
+"""
+
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 _MOST_PAIRS = 3
 _LEAST_APART_MM = 5.0
@@ -90,7 +97,10 @@ def narrowed(lesion: Mask, site: Mask, *, spacing_mm: Spacing, reach_mm: float =
 
 
 def on_side(lesion: Mask, midline: Midline, side: Side, *, spacing_mm: Spacing) -> Narrowed:
-    """The connected pieces of a lesion whose center lies on one side of the midline."""
+    """The connected pieces of a lesion whose center lies on one side of the midline, or nearly so.
+
+    One within a few mm of the midline counts as on both sides.
+    """
     box = _box(lesion, margin=[0, 0, 0])
     if box is None:
         return Narrowed(lesion.copy(), 0, 0)
@@ -99,7 +109,7 @@ def on_side(lesion: Mask, midline: Midline, side: Side, *, spacing_mm: Spacing) 
     centers = np.array(ndimage.center_of_mass(lesion[box], pieces, numbers))
     centers += [part.start for part in box]
     leftness = (centers * spacing_mm - midline.point_mm) @ midline.leftward
-    stays = leftness > 0 if side == "left" else leftness < 0
+    stays = (leftness if side == "left" else -leftness) > -_MIDLINE_MM
     return _with_pieces(lesion, box, pieces, numbers[stays], count)
 
 

@@ -41,7 +41,7 @@ class HubReportEncoder:
                 f"{config.features}.",
                 remedy=f"Set features to {self.features}, or leave it out.",
             )
-        self.config = config.model_copy(update={"features": self.features})
+        self.config = config.with_features(self.features)
         self.window = _longest(self._tokenizer, self._model.config)
         if self.window <= self._count(""):
             raise ModelError(

@@ -213,10 +213,15 @@ class PromptedSegmenter(nn.Module):
         return 128 if self.config.fusion == "late" else 8
 
     def with_stand_ins(self, volume: Tensor) -> Tensor:
-        """The volume ``B C X Y Z``; a channel that is NaN throughout gets its learned stand-in."""
+        """The volume ``B C X Y Z``; a channel that is NaN throughout gets its learned stand-in.
+
+        A volume that lacks nothing is returned as it is, not copied.
+        """
         if not self.config.channels:
             return volume
         missing = volume.isnan().all(dim=(2, 3, 4), keepdim=True)
+        if not missing.any():
+            return volume
         stand_ins = self.stand_ins.to(volume.dtype)[:, None, None, None]
         return torch.where(missing, stand_ins, volume)
 

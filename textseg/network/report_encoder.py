@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from textseg.errors import InputError
+from textseg.files import unreadable
 from textseg.network.word_vectors import MARKER, word_vector, words_of
-from textseg.reports.text import check_file, unreadable
+from textseg.reports.text import check_file
 
 _WORD_FEATURES = 128
 
@@ -53,6 +54,10 @@ class ReportEncoderConfig(BaseModel):
             raise ValueError("a report encoder of kind 'features' needs features, their length.")
         return self
 
+    def with_features(self, features: int) -> ReportEncoderConfig:
+        """The same configuration that states the length of a token, unless it does already."""
+        return self.model_copy(update={"features": self.features or features})
+
 
 class ReportEncoder(Protocol):
     """What turns the sentences of a report into tokens; it learns nothing."""
@@ -79,7 +84,7 @@ class WordReportEncoder:
     def __init__(self, config: ReportEncoderConfig | None = None) -> None:
         config = config or ReportEncoderConfig()
         self.features = config.features or _WORD_FEATURES
-        self.config = config.model_copy(update={"features": self.features})
+        self.config = config.with_features(self.features)
 
     def tokens(self, sentences: Sequence[str]) -> Tensor:
         """Tokens ``T F`` in float32, ``0 F`` where there is no word.

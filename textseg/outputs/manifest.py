@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from textseg.atomic import file_sha256
 from textseg.errors import InputError
+from textseg.outputs.settings import Setting
 
 if TYPE_CHECKING:
     from textseg.imaging.volume import Source, Volume
@@ -227,7 +228,7 @@ class RunRecord(_Record):
         report: None if there was none.
         findings: Of the report, if they were the prompts.
         grids: One for each domain of the model that was asked.
-        settings: What decides the answer besides scan, prompts, report and model.
+        settings: What else decides the answer; see ``Settings``.
         timings_s: Seconds of each stage.
         peak_memory_bytes: Of the process so far, if the system tells.
     """
@@ -239,7 +240,7 @@ class RunRecord(_Record):
     report: ReportRecord | None = None
     findings: FindingsRecord | None = None
     grids: tuple[GridRecord, ...] = ()
-    settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    settings: dict[str, Setting] = Field(default_factory=dict)
     timings_s: dict[str, float] = Field(default_factory=dict)
     peak_memory_bytes: int | None = None
 

@@ -251,25 +251,37 @@ def draw_plane(
         aspect="equal",
     )
     for structure in structures:
-        _draw_mask(axes, structure.slices[number], structure.colour, extent=extent)
+        fill_mask(axes, structure.slices[number], structure.colour, extent=extent)
+        outline_mask(axes, structure.slices[number], structure.colour, extent=extent)
     axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
     _draw_letters(axes, plane)
 
 
-def _draw_mask(
-    axes: Any, mask: Mask, colour: str, *, extent: tuple[float, float, float, float]
+def fill_mask(
+    axes: Any,
+    mask: Mask,
+    colour: str,
+    *,
+    extent: tuple[float, float, float, float],
+    alpha: float = _FILL_ALPHA,
 ) -> None:
-    """Light fill and a crisp line, halfway between voxels inside and outside."""
-    if not mask.any():
-        return
+    """A layer of colour through which the scan is seen."""
     from matplotlib.colors import to_rgb
 
     layer = np.zeros((*mask.shape, 4), dtype=np.float32)
     layer[..., :3] = to_rgb(colour)
-    layer[..., 3] = mask * _FILL_ALPHA
+    layer[..., 3] = mask * alpha
     axes.imshow(layer, extent=extent, origin="lower", interpolation="nearest", aspect="equal")
+
+
+def outline_mask(
+    axes: Any, mask: Mask, colour: str, *, extent: tuple[float, float, float, float]
+) -> None:
+    """A crisp line, halfway between voxels inside and outside."""
+    if not mask.any():
+        return
     rows, columns = mask.shape
     # one row of zeros all around closes outlines that run along the picture's edge
     x = (np.arange(-1, columns + 1) + 0.5) * extent[1] / columns

@@ -62,6 +62,10 @@ def save_result(
     manifest = segmentation.manifest.model_copy(
         update={"prompts": tuple(prompts), "files": tuple(files)}
     )
+    if plan.instances:
+        settings = {**manifest.run.settings, "least_instance_ml": float(least_instance_ml)}
+        run = manifest.run.model_copy(update={"settings": settings})
+        manifest = manifest.model_copy(update={"run": run})
     atomic.write_json(plan.manifest, manifest.model_dump(mode="json"), overwrite=True)
     return manifest
 

@@ -8,7 +8,8 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from textseg.atomic import file_sha256
-from textseg.reports.text import check_file, read_report, unreadable
+from textseg.files import unreadable
+from textseg.reports.text import check_file, read_report
 
 FEATURES_SUFFIX = ".npy"
 _FILE_SUFFIXES = (".txt", FEATURES_SUFFIX)

@@ -7,9 +7,10 @@ from os import PathLike
 from pathlib import Path
 
 from textseg.errors import InputError
+from textseg.files import check_path, unreadable
 from textseg.reports.sentences import split_sentences
 
-__all__ = ["LARGEST_BYTES", "check_file", "read_report", "split_sentences", "unreadable"]
+__all__ = ["LARGEST_BYTES", "check_file", "read_report", "split_sentences"]
 
 LARGEST_BYTES = 1_000_000
 
@@ -42,38 +43,12 @@ def check_file(path: Path) -> None:
     Raises:
         InputError: It is missing (E301), a folder (E302), or cannot be read as a file (E303).
     """
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise InputError(
-            "does not exist;",
-            code="E301",
-            path=path,
-            remedy="check the path, or give the text of the report itself.",
-        ) from None
-    except OSError as error:
-        raise unreadable(path, error) from error
+    remedy = "check the path, or give the text of the report itself."
+    check_path(path, what="report", remedy=remedy)
     if path.is_dir():
         raise InputError(
             "is a folder;", code="E302", path=path, remedy="give the file of one report."
         )
-    if not path.is_file():
-        raise InputError(
-            "is a pipe or device, not a regular file;",
-            code="E303",
-            path=path,
-            remedy="save the report to a file first.",
-        )
-
-
-def unreadable(path: Path, error: OSError) -> InputError:
-    """E303: the operating system refuses."""
-    return InputError(
-        f"cannot be read ({error.strerror});",
-        code="E303",
-        path=path,
-        remedy="check the path and its permissions.",
-    )
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -81,6 +81,14 @@ def _summary_section(scores: ModelScores) -> str:
             f"| {np.mean([row.dice for row in rows]):.3f} "
             f"| {np.mean([row.nsd_2mm for row in rows]):.3f} |"
         )
+    sided = sum(case.sided for case in scores.cases)
+    exchanged = sum(case.exchanged for case in scores.cases)
+    if sided:
+        lines += [
+            "",
+            f"Left and right: of {sided} masks of structures whose counterpart the reference holds "
+            f"as well, {exchanged} overlap the counterpart more than the structure itself.",
+        ]
     return "\n".join(lines)
 
 
@@ -148,13 +156,6 @@ def _robustness_section(scores: ModelScores) -> str:
             for score in map(found.get, names)
         ]
         lines.append(_line([dataset, *cells]))
-    sided = sum(case.sided for case in scores.cases)
-    exchanged = sum(case.exchanged for case in scores.cases)
-    lines += [
-        "",
-        f"Left and right: of {sided} masks of structures whose counterpart the reference holds as "
-        f"well, {exchanged} overlap the counterpart more than the structure itself.",
-    ]
     return "\n".join(lines)
 
 

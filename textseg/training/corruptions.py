@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from textseg.imaging import Geometry, Volume
 
 NOISE = 0.08
-"""Standard deviation, as a part of the range between the 1st and the 99th percentile."""
+"""Standard deviation, as a part of a channel's range between the 1st and the 99th percentile."""
 KEPT = 0.7
 """Part of each axis that a smaller field of view keeps."""
 _PROFILE = (0.25, 0.5, 0.25)
@@ -74,9 +74,9 @@ def small_field(pair: ScanPair) -> ScanPair:
 def noise(pair: ScanPair) -> ScanPair:
     """Gaussian noise, the same for the same scan."""
     scan, labels = pair
-    low, high = np.percentile(scan.data, (1, 99))
+    low, high = np.percentile(scan.data, (1, 99), axis=(1, 2, 3), keepdims=True)  # C 1 1 1
     drawn = np.random.default_rng(0).standard_normal(scan.data.shape, dtype=np.float32)
-    data = scan.data + np.float32(NOISE * (high - low)) * drawn
+    data = scan.data + np.float32(NOISE) * (high - low).astype(np.float32) * drawn
     return _pair(pair, data, labels, scan.geometry.affine)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from textseg.datasets import Case, LabelSpace, load_cases
+from textseg.datasets import Case, LabelSpace, load_cases, patient_of
 from textseg.errors import ModelError
 from textseg.knowledge import KnowledgeTree, load_user_tree
 from textseg.network.queries import TextVectors, build_queries
@@ -151,7 +150,7 @@ def validation_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
     found = [c for c in cases if c.split == "val" and c.dataset in domain.validation]
     labelled = labelled_cases(domain, cases)
     kept = held_out(domain, labelled)
-    found += [case for case in labelled if patient_of(domain, case) in kept]
+    found += [case for case in labelled if patient_of(case, domain.patient) in kept]
     return [case for case in found if case.has_scan and case.masks]
 
 
@@ -205,7 +204,7 @@ def training_cases(domain: DomainConfig, cases: Sequence[Case]) -> list[Case]:
     """
     labelled = labelled_cases(domain, cases)
     kept = held_out(domain, labelled)
-    mine = [case for case in labelled if patient_of(domain, case) not in kept]
+    mine = [case for case in labelled if patient_of(case, domain.patient) not in kept]
     if not mine:
         raise ModelError(
             f"domain {domain.name!r} has no training case of {', '.join(domain.datasets)}.",
@@ -219,14 +218,8 @@ def held_out(domain: DomainConfig, labelled: Sequence[Case]) -> frozenset[str]:
     """The patients kept for validation: every n-th, all scans of a patient together."""
     if domain.hold_out_every == 0:
         return frozenset()
-    patients = dict.fromkeys(patient_of(domain, case) for case in labelled)
+    patients = dict.fromkeys(patient_of(case, domain.patient) for case in labelled)
     return frozenset(list(patients)[:: domain.hold_out_every])
-
-
-def patient_of(domain: DomainConfig, case: Case) -> str:
-    """Whose scan a case is, as far as its id tells; see ``DomainConfig.patient``."""
-    found = re.search(domain.patient, case.id)
-    return found[0] if found else case.id.removesuffix(f"-{case.sequence}")
 
 
 def needs_synthesis(domain: DomainConfig, case: Case) -> bool:

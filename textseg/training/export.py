@@ -62,7 +62,7 @@ def export_model(
         ModelError: The checkpoint is of another network (E402); the network reads reports and it
             is not said by which encoder (E400); or a concept is in no vocabulary (E404).
     """
-    _check_report_encoder(network, report_encoder)
+    reads = _described_report_encoder(network, report_encoder)
     trained = PromptedSegmenter(network)
     adapt(trained, adaptation)
     _fill(trained, checkpoint, prefix="network.")
@@ -77,7 +77,7 @@ def export_model(
         files=_write_vocabulary(folder, domains) | _write_sensitivity(folder, sensitivity),
         network=network.model_dump(mode="json"),
         text_encoder=encoder.config.model_dump(mode="json"),
-        report_encoder=None if report_encoder is None else report_encoder.model_dump(mode="json"),
+        report_encoder=reads,
         domains=domains,
     )
     return save_model(folder, model, encoder, manifest=manifest)
@@ -111,15 +111,19 @@ def export_encoder(
     return save_model(folder, None, encoder, manifest=manifest)
 
 
-def _check_report_encoder(
+def _described_report_encoder(
     network: NetworkConfig, report_encoder: ReportEncoderConfig | None
-) -> None:
-    if (network.report is None) != (report_encoder is None):
+) -> dict[str, object] | None:
+    """The encoder as a manifest describes it, with the length of its tokens."""
+    if network.report is None and report_encoder is None:
+        return None
+    if network.report is None or report_encoder is None:
         raise ModelError(
             "a network that reads reports goes with the report encoder it was trained with.",
             code="E400",
             remedy="Give the configuration of the run, with its data.report_encoder.",
         )
+    return report_encoder.with_features(network.report.token_features).model_dump(mode="json")
 
 
 def _domain(config: DomainConfig, space: LabelSpace, omit: Sequence[str]) -> Domain:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from textseg.datasets import PATIENT
 from textseg.imaging import Modality, channel_name
 from textseg.network.report_tokens import ReportTokens
 from textseg.training.augment import (
@@ -96,7 +97,7 @@ class DomainConfig:
     negative_share: float = 0.0
     mirror: float = 0.5
     hold_out_every: int = 0
-    patient: str = "sub-[A-Za-z0-9]+"
+    patient: str = PATIENT
     validation: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
     geometry: GeometryConfig = field(default_factory=GeometryConfig)

@@ -221,11 +221,14 @@ def check_origin(
         )
     if network.report is None or report_encoder is None or origin.report_encoder is None:
         return
-    before = ReportEncoderConfig.model_validate(origin.report_encoder)
-    if before != report_encoder:
+    stored = ReportEncoderConfig.model_validate(origin.report_encoder)
+    before, now = (
+        encoder.with_features(network.report.token_features) for encoder in (stored, report_encoder)
+    )
+    if before != now:
         raise ModelError(
             f"{init_from} reads reports by another encoder ({before}) than data.report_encoder "
-            f"({report_encoder}).",
+            f"({now}).",
             code="E400",
             remedy="Set data.report_encoder to that of the model.",
         )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from tests.training.tumors.brains import write_brains
+from textseg.datasets import Case
 from textseg.errors import ResourceError
+from textseg.training.tumors import dataset
 from textseg.training.tumors.canvas import CHANNELS
 from textseg.training.tumors.dataset import (
     FOLDS,
+    HeadSource,
     TumorDatasetConfig,
     make_tumor,
     write_tumor_dataset,
@@ -127,6 +132,54 @@ def test_test_cases_have_heads_of_their_own_and_so_does_validation(tmp_path):
     assert not validation & {entry["head"] for entry in training if entry["fold"] != 0}
     assert {entry["fold"] for entry in training} == set(range(FOLDS))
     assert {entry["fold"] for entry in test} == {0}
+
+
+def brain(name):
+    """A case of which only the name is looked at."""
+    return Case(
+        id=name,
+        dataset="brains",
+        split="train",
+        modality="mr",
+        sequence="",
+        image=None,
+        masks={"": Path(name)},
+        holds="values",
+        labels={},
+        unnamed=(),
+        annotated=(),
+        complete=frozenset(),
+        licence="CC0-1.0",
+    )
+
+
+def heads_of(source, split, count):
+    """The names and folds that so many cases of a split get."""
+    return {source.of(split, number, torch.Generator()) for number in range(count)}
+
+
+def test_heads_of_one_patient_are_all_for_training_or_all_for_tests(monkeypatch, caplog):
+    monkeypatch.setattr(dataset, "load_head", lambda case, spacing_mm: case.id)
+    names = [f"sub-{patient}_ses-{visit}" for patient in range(7) for visit in (1, 2)]
+    source = HeadSource([brain(name) for name in names])
+    test = {name for name, _ in heads_of(source, "test", 4)}
+    training = heads_of(source, "train", 24)
+    assert test == {"sub-3_ses-1", "sub-3_ses-2"}
+    assert {name for name, _ in training} == set(names) - test
+    # a fold has whole patients as well
+    folds = {name: fold for name, fold in training}
+    assert len(folds) == len(training)
+    assert [folds[f"sub-{n}_ses-1"] for n in (0, 1, 2, 4, 5, 6)] == [0, 1, 2, 3, 4, 0]
+    assert all(folds[name] == folds[name.replace("ses-1", "ses-2")] for name in folds)
+    assert "patient" not in caplog.text
+
+
+def test_heads_of_a_single_patient_serve_all_and_that_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(dataset, "load_head", lambda case, spacing_mm: case.id)
+    source = HeadSource([brain("sub-1_ses-1"), brain("sub-1_ses-2")])
+    for split in ("train", "test"):
+        assert {name for name, _ in heads_of(source, split, 4)} == {"sub-1_ses-1", "sub-1_ses-2"}
+    assert "All heads are of one patient" in caplog.text
 
 
 def test_a_single_head_serves_all_and_that_is_said(tmp_path, caplog):

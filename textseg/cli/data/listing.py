@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,15 +29,20 @@ def list_(
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """List the public data sets of the label space, or what they add up to."""
-    from textseg.datasets import load_registry, registered, summarise
+    """List the public data sets of the label space, or what they add up to.
+
+    Extra ones, which are not of the label space, are listed as such and not added up.
+    """
+    from textseg.datasets import extra, load_registry, registered, summarise
 
     registry = load_registry()
-    known = registered(registry)
-    shown = {name: spec for name, spec in registry.items() if (name in known) != samples}
+    known, more = registered(registry), extra(registry)
+    public = {**known, **more}
+    others = {name: spec for name, spec in registry.items() if name not in public}
+    listed = known if stats else public
     chosen = {
         name: spec
-        for name, spec in shown.items()
+        for name, spec in (others if samples else listed).items()
         if (modality is None or modality in spec.modality)
         and (region is None or region == spec.region)
         and (concept is None or concept in (*spec.concepts, *spec.derived))
@@ -49,9 +54,9 @@ def list_(
         else:
             _print_pairs((key.replace("_", " "), f"{value:,}") for key, value in totals.items())
     elif as_json:
-        print_json([_facts(spec) for spec in chosen.values()], indent=1)
+        print_json([{**_facts(s), "extra": s.name in more} for s in chosen.values()], indent=1)
     else:
-        _print_list(chosen.values())
+        _print_list(chosen.values(), extra=more)
 
 
 def show(
@@ -87,14 +92,14 @@ def _as_text(value: Any) -> str:
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _print_list(specs: Iterable[DatasetSpec]) -> None:
+def _print_list(specs: Iterable[DatasetSpec], *, extra: Container[str]) -> None:
     table = make_table(
         "name", "modality", "region", "scans", "concepts", "access", numbers=("scans", "concepts")
     )
     for spec in specs:
         table.add_row(
             *cells(
-                spec.name,
+                f"{spec.name} (extra)" if spec.name in extra else spec.name,
                 ", ".join(spec.modalities),
                 spec.region,
                 "?" if spec.scans is None else f"{spec.scans:,}",

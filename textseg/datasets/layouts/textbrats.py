@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from textseg.errors import InputError, ModelError
 from textseg.imaging.channels import by_channel, channel_name
 
 _CHANNELS = ("flair", "t1", "t1ce", "t2")
+_LISTS: Mapping[str, Split] = {"Train.json": "train", "Test.json": "test"}
 _ENDINGS = (".nii.gz", ".nii")
 _TEXT, _FEATURES = ("report", "text"), "text_feature"
 _SWAPPED, _GROUP = "swapped_report", ("group", "ambiguous")
@@ -44,9 +46,7 @@ class TextBraTSLayout(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["textbrats"]
-    lists: Mapping[str, Split] = Field(
-        default={"Train.json": "train", "Test.json": "test"}, min_length=1
-    )
+    lists: Mapping[str, Split] = Field(default=_LISTS, min_length=1)
     channels: tuple[str, ...] = _CHANNELS
     data: str = "."
     validation_fold: int | None = 0
@@ -128,6 +128,31 @@ class TextBraTSLayout(BaseModel):
             return text
         beside = _looked_up(str(Path(features).with_suffix(".txt")), places)
         return beside if beside and not self.features else _placed(features, places, path)
+
+
+def told_layout(root: Path) -> TextBraTSLayout | None:
+    """The layout of a folder that has lists, its channels as the names of the files tell them.
+
+    None if there is no list by the published names, or if it is a list of something else.
+    """
+    for path in (root / name for name in _LISTS):
+        try:
+            first = next(_read_entries(path), None)
+        except ModelError:
+            continue
+        if first is not None:
+            return TextBraTSLayout(kind="textbrats", channels=_told_channels(first["image"]))
+    return None
+
+
+def _told_channels(images: Sequence[str]) -> tuple[str, ...]:
+    """A name for each image of a case: what its file ends with, or else its number."""
+    words = [re.split(r"[-_. ]", _stem(Path(image)))[-1] for image in images]
+    try:
+        return tuple(by_channel((word, word) for word in words))
+    except InputError:
+        numbered = tuple(f"c{number}" for number in range(1, len(images) + 1))
+        return _CHANNELS if len(images) == len(_CHANNELS) else numbered
 
 
 def _read_entries(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from textseg.errors import InputError, ModelError
+from textseg.files import unreadable
 from textseg.imaging import gate
 from textseg.imaging.readers.decoded import Decoded, scaled
 from textseg.imaging.readers.detached import ras_affine
-from textseg.imaging.stream import truncated, unreadable
+from textseg.imaging.stream import truncated
 from textseg.imaging.volume import Modality, Source
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from textseg.atomic import exists_error, make_folder, write_atomically, write_json
-from textseg.datasets import Case
+from textseg.datasets import Case, patient_of
 from textseg.imaging import Geometry
 from textseg.training.tumors.canvas import CHANNELS, fineness
 from textseg.training.tumors.cases import (
@@ -42,7 +42,7 @@ VALIDATION_FOLD = 0
 _SHIFTS = (0, 1, 3, 4, 2)
 """Turns of the folds, round by round: kinds of cases take turns too, and each is in every fold."""
 TEST_EVERY = 4
-"""Of so many heads, one is for test cases alone."""
+"""Of so many patients, the heads of one are for test cases alone."""
 
 _COMPRESSION_LEVEL = 3
 _FINEST_MM = 1.0
@@ -122,8 +122,8 @@ def write_tumor_dataset(
     Args:
         out: Folder to write into.
         config: What to write.
-        heads: Case list of label maps with whole brains; None for phantom heads. Where there are
-            several, test cases are made of other heads than training cases.
+        heads: Case list of label maps with whole brains; None for phantom heads. Where they are of
+            several patients, test cases are made of heads of other patients than training cases.
         overwrite: Replace what is there.
         progress: Called with cases done and cases to do.
 
@@ -161,25 +161,38 @@ class HeadSource:
 
     def __init__(self, cases: Sequence[Case] = (), spacing_mm: float = 3.0) -> None:
         self._step_mm = max(_FINEST_MM, spacing_mm / fineness(spacing_mm))
+        patients = list(dict.fromkeys(map(_patient, cases)))
         if len(cases) == 1:
             _log.warning("There is only one head, so test cases are made of it as well.")
-        step = min(TEST_EVERY, len(cases))
-        kept = cases[step - 1 :: step] if cases else ()
-        train = tuple(case for case in cases if case not in kept) or cases
-        self._cases: dict[Split, Sequence[Case]] = {"train": train, "test": kept}
+        elif len(patients) == 1:
+            _log.warning("All heads are of one patient, so test cases are made of them as well.")
+        step = min(TEST_EVERY, len(patients))
+        kept = patients[step - 1 :: step] if patients else []
+        test = tuple(case for case in cases if _patient(case) in kept)
+        train = tuple(case for case in cases if _patient(case) not in kept) or tuple(cases)
+        self._cases: dict[Split, Sequence[Case]] = {"train": train, "test": test}
+        self._train_patients = list(dict.fromkeys(map(_patient, train)))
         self._load = lru_cache(maxsize=None)(self._read)
 
     def of(self, split: Split, number: int, generator: Generator) -> tuple[Head, int]:
-        """The head of a case and its fold; validation cases have heads of their own if they can."""
+        """The head of a case and its fold; validation has patients of its own if it can."""
         cases = self._cases[split]
         if not cases:
             return phantom_head(generator), _fold(number)
         # a shift in every round, so that no head meets only every other kind of case
         place = (number + number // len(cases)) % len(cases)
-        return self._load(split, place), place % FOLDS if len(cases) >= FOLDS else _fold(number)
+        head = self._load(split, place)
+        if split == "test" or len(self._train_patients) < FOLDS:
+            return head, _fold(number)
+        return head, self._train_patients.index(_patient(cases[place])) % FOLDS
 
     def _read(self, split: Split, place: int) -> Head:
         return load_head(self._cases[split][place], spacing_mm=self._step_mm)
+
+
+def _patient(case: Case) -> tuple[str, str]:
+    """Whose head it is; patients of two data sets may have one name."""
+    return case.dataset, patient_of(case)
 
 
 def make_tumor(
