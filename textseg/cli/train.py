@@ -175,6 +175,13 @@ def card(
             "noise, and stored along other axes.",
         ),
     ] = True,
+    draw: Annotated[
+        bool,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Draw the best and the worst structures of some scans. Needs textseg[viewer].",
+        ),
+    ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     debug: DebugFlag = False,
 ) -> None:
@@ -195,6 +202,7 @@ def card(
             config=config,
             cases=cases,
             corrupt=corrupt,
+            draw=draw,
             progress=lambda score: say(f"{score.id}: mean Dice {score.mean_dice:.3f}"),
         )
     say(f"wrote {folder / 'CARD.md'}")

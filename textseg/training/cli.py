@@ -19,6 +19,7 @@ from textseg.network.text_encoder import TextEncoderConfig
 from textseg.network.weights import ModelManifest, load_encoder
 from textseg.resources import data_folder
 from textseg.training.card import write_card
+from textseg.training.card_pictures import write_pictures
 from textseg.training.checkpoint import LAST, PREVIOUS
 from textseg.training.corruptions import CORRUPTIONS
 from textseg.training.datamodule import (
@@ -214,6 +215,7 @@ def card(
     config: Path,
     cases: Path | None = None,
     corrupt: bool = True,
+    draw: bool = True,
     progress: Callable[[CaseScore], None] | None = None,
 ) -> ModelScores:
     """Scores a model on the validation scans of its training run and writes its card.
@@ -224,6 +226,7 @@ def card(
         config: The configuration of the training run.
         cases: Case list to use in place of the configuration's.
         corrupt: Score a scan of each data set made worse in several ways as well.
+        draw: Draw the best and the worst structures of some scans (needs the ``viewer`` extra).
         progress: Called after each scan.
     """
     run = _instantiated(_settings(find_config(str(config))), cases)
@@ -232,12 +235,14 @@ def card(
     corruptions = CORRUPTIONS if corrupt else {}
     scores = score_model(segmenter, domains, listed, corruptions=corruptions, progress=progress)
     trained_on = [case for domain in domains for case in training_cases(domain, listed)]
+    pictures = write_pictures(folder, scores, segmenter=segmenter, cases=listed) if draw else ()
     write_card(
         folder,
         scores,
         manifest=segmenter.manifest,
         trained_on=trained_on,
         tree=segmenter.tree,
+        pictures=pictures,
     )
     return scores
 
