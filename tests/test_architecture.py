@@ -113,7 +113,7 @@ def declared_packages() -> Iterator[str]:
     users = (extras[name] for name in extras if name != "dev")
     for requirement in [*project["dependencies"], *(r for extra in users for r in extra)]:
         name = re.match(r"[\w.-]+", requirement)[0].lower().replace("-", "_")
-        yield {"pyyaml": "yaml", "simpleitk": "SimpleITK"}.get(name, name)
+        yield {"pyyaml": "yaml", "simpleitk": "SimpleITK", "pillow": "PIL"}.get(name, name)
 
 
 def test_every_import_is_a_declared_dependency():
