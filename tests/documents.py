@@ -143,14 +143,14 @@ def with_outputs(path: Path) -> str:
 
 
 def small_picture(png: bytes, *, width: int = 760, colours: int = 256) -> bytes:
-    """The picture as small as a repository likes it; rare colours are those of the masks."""
+    """The picture as small as a repository likes it, its greys and the colours of masks kept."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as picture:
         size = (width, round(picture.height * width / picture.width))
         resized = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
         written = io.BytesIO()
-        resized.quantize(colours, Image.Quantize.MAXCOVERAGE).save(written, "PNG", optimize=True)
+        resized.quantize(colours, Image.Quantize.FASTOCTREE).save(written, "PNG", optimize=True)
     return written.getvalue()
 
 
