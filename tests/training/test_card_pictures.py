@@ -18,6 +18,7 @@ from textseg.errors import ModelError
 from textseg.network.weights import Domain
 from textseg.outputs.preview import COLOURS
 from textseg.training.card_pictures import MOST_BYTES, pictures_section, write_pictures
+from textseg.training.cli import card
 from textseg.training.sampling import DomainConfig
 from textseg.training.scores import score_model
 
@@ -230,3 +231,9 @@ def test_without_matplotlib_the_error_comes_before_the_work(tmp_path, monkeypatc
         write_pictures(tmp_path, scores, segmenter=segmenter, cases=[case])
     assert caught.value.code == "E403"
     assert segmenter.network.asked == []
+
+
+def test_without_matplotlib_a_card_is_refused_before_anything_is_scored(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="matplotlib"):
+        card(None, tmp_path, config=tmp_path / "none.yaml")

@@ -17,6 +17,7 @@ from textseg.errors import ModelError
 from textseg.knowledge import load_user_tree
 from textseg.network.text_encoder import TextEncoderConfig
 from textseg.network.weights import ModelManifest, load_encoder
+from textseg.outputs.preview import require_matplotlib
 from textseg.resources import data_folder
 from textseg.training.card import write_card
 from textseg.training.card_pictures import write_pictures
@@ -228,7 +229,12 @@ def card(
         corrupt: Score a scan of each data set made worse in several ways as well.
         draw: Draw the best and the worst structures of some scans (needs the ``viewer`` extra).
         progress: Called after each scan.
+
+    Raises:
+        ModelError: Pictures are to be drawn and matplotlib is not installed (E403).
     """
+    if draw:
+        require_matplotlib()
     run = _instantiated(_settings(find_config(str(config))), cases)
     listed = load_cases(run.datamodule.cases_path)
     domains = run.datamodule.domains
