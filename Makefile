@@ -91,7 +91,7 @@ train-nano: NANO := runs/nano
 train-nano: OF := -c configs/train/nano.yaml
 train-nano: setup
 	@test -f "$(DATA)" || { echo 'Say which case list: make train-nano DATA=PATH/manifest.json'; exit 2; }
-	$(BIN)/textseg fit $(OF) --data.cases=$(DATA) $(if $(wildcard runs/nano/last.ckpt),--resume $(NANO))
+	$(BIN)/textseg fit $(OF) --data.cases=$(DATA) $(if $(wildcard $(NANO)/last.ckpt),--resume $(NANO))
 	$(BIN)/textseg export $(NANO)/last.ckpt $(OF) --cases=$(DATA) -o $(NANO)/model --licence CC-BY-SA-4.0 --overwrite
 	$(BIN)/textseg card $(NANO)/model $(OF) --cases=$(DATA)
 

@@ -120,7 +120,7 @@ def test_the_layout_and_the_type_of_a_map_stay(fusion, layout):
     for dtype in (torch.float32, torch.bfloat16):
         image = noise(2, 5, 2, 3, 4).to(dtype).contiguous(memory_format=layout)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            refined = block.refinements(reports(3, 0))[0](image)
+            refined = block.refinements(block.read(reports(3, 0)))[0](image)
         assert refined.dtype == dtype
         assert refined.shape == image.shape
         assert refined.stride() == image.stride() or fusion == "sequential"
@@ -181,7 +181,7 @@ def test_the_same_words_say_different_things_to_different_places():
     open_gates(fusion)
     alike = noise(8, seed=2)[None, :, None, None, None].expand(1, 8, 3, 1, 5)
     with torch.no_grad():
-        refined = fusion.refinements(reports(3))[0](alike)[0].flatten(1).T
+        refined = fusion.refinements(fusion.read(reports(3)))[0](alike)[0].flatten(1).T
     assert (torch.cdist(refined, refined) + torch.eye(15)).min() > 1e-3
 
 

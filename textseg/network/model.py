@@ -31,7 +31,7 @@ from textseg.network.layers import Perceptron
 from textseg.network.masks import largest_logits, mask_logits
 from textseg.network.pixel_decoder import Block, PixelDecoder, Refinement, doubled
 from textseg.network.query_decoder import QueryDecoder, TokenPool
-from textseg.network.report_fusion import ReportFusion
+from textseg.network.report_fusion import Heard, ReportFusion
 from textseg.network.report_fusion_parts import grid_of
 from textseg.network.report_tokens import ReportTokens
 
@@ -243,13 +243,17 @@ class PromptedSegmenter(nn.Module):
 
     def encode_coarse(self, volume: Tensor, report: ReportTokens | None = None) -> Features:
         """Features without the map at full resolution."""
-        refinements = self._refinements(report, len(volume))
+        heard = self._heard(report, len(volume))
+        fusion = self.report_fusion
+        refinements = {} if heard is None or fusion is None else fusion.refinements(heard)
         maps = self._pyramid(volume)
         if 0 in refinements:
             maps = [*maps[:-1], refinements[0](maps[-1])]
         late = self.config.fusion == "late"
         decoded = self.pixel_decoder(maps, refinements=refinements) if late else []
-        prior = self._prior(report, grid_of(maps[-2]))
+        prior = None
+        if heard is not None and fusion is not None:
+            prior = fusion.prior_map(heard, grid_of(maps[-2]))
         if prior is not None:
             half = decoded[0]
             decoded[0] = half + self._told(prior, half.shape[2:], level=1).to(half.dtype)
@@ -258,20 +262,16 @@ class PromptedSegmenter(nn.Module):
             tuple(maps), tuple(decoded), tokens, position, refinements=refinements, prior=prior
         )
 
-    def _prior(self, report: ReportTokens | None, grid: tuple[int, int, int]) -> Tensor | None:
-        if report is None or self.report_fusion is None:
-            return None
-        return self.report_fusion.prior_map(report, grid)
-
     def _told(self, prior: Tensor, shape: Sequence[int], *, level: int) -> Tensor:
         """What the report alone adds to a map that masks are made of."""
         assert self.report_fusion is not None and self.report_fusion.prior is not None
         told: Tensor = self.report_fusion.prior(prior, shape, level)
         return told
 
-    def _refinements(self, report: ReportTokens | None, scans: int) -> Mapping[int, Refinement]:
+    def _heard(self, report: ReportTokens | None, scans: int) -> Heard | None:
+        """The reports of so many scans as they are read; None where there are none."""
         if report is None:
-            return {}
+            return None
         if self.report_fusion is None:
             raise ModelError(
                 "this network reads no reports.",
@@ -279,7 +279,7 @@ class PromptedSegmenter(nn.Module):
             )
         if len(report.mask) != scans:
             raise ModelError(f"{len(report.mask)} reports were given for {scans} scans.")
-        return self.report_fusion.refinements(report)
+        return self.report_fusion.read(report)
 
     def _pyramid(self, volume: Tensor) -> list[Tensor]:
         if not (self.recompute and torch.is_grad_enabled()):

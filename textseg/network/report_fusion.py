@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -75,6 +75,18 @@ class ReportConfig(BaseModel):
         return self
 
 
+class Heard(NamedTuple):
+    """Reports as a network has read them.
+
+    Attributes:
+        has_token: ``B`` bool, which say anything.
+        text: Their tokens in context, at least one each.
+    """
+
+    has_token: Tensor
+    text: ReportTokens
+
+
 class ReportFusion(nn.Module):
     """Everything of a network that has to do with reports.
 
@@ -106,45 +118,12 @@ class ReportFusion(nn.Module):
         if config.fusion == "gated" and judged:
             self.prior = StatedPrior(config.width, judged)
 
-    def refinements(self, report: ReportTokens) -> dict[int, Refinement]:
-        """What the reports do to the map of each level.
+    def read(self, report: ReportTokens) -> Heard:
+        """The reports, each token in its context.
 
         Raises:
             ModelError: The tokens have another length than the network takes.
         """
-        has_token, text = self._read(report)
-        return {
-            level: partial(_refined, block, text, has_token) for level, block in self._by_level()
-        }
-
-    def prior_map(self, report: ReportTokens, grid: tuple[int, int, int]) -> Tensor | None:
-        """What the reports alone say of a coarse grid, ``B 2 X Y Z``; None without ``judged`` maps.
-
-        It is 0 for a scan whose report has no token; see ``StatedPrior``.
-
-        Raises:
-            ModelError: As ``refinements``.
-        """
-        if self.prior is None:
-            return None
-        has_token, text = self._read(report)
-        stated = self.prior.stated_map(text, grid)
-        return torch.where(has_token[:, None, None, None, None], stated, 0)
-
-    def stated(self, report: ReportTokens, grid: tuple[int, int, int]) -> list[Stated]:
-        """All that is read of a window from the reports alone; nothing but for gated fusion.
-
-        Raises:
-            ModelError: As ``refinements``.
-        """
-        _, text = self._read(report)
-        readers = [block.place for _, block in self._by_level() if isinstance(block, GatedFusion)]
-        if self.prior is not None:
-            readers.append(self.prior.place)
-        return [place(text, grid) for place in readers]
-
-    def _read(self, report: ReportTokens) -> tuple[Tensor, ReportTokens]:
-        """Which reports have a token, and the tokens in their context."""
         if report.tokens.shape[-1] != self.config.token_features:
             raise ModelError(
                 f"the report's tokens are {report.tokens.shape[-1]} long, and the network takes "
@@ -157,7 +136,36 @@ class ReportFusion(nn.Module):
         # attention to nothing is NaN, also in gradients: who has no token reads zeros, in vain
         mask = mask | ~has_token[:, None]
         text = tokens if self.context is None else self.context(tokens, mask)
-        return has_token, ReportTokens(text, mask)
+        return Heard(has_token, ReportTokens(text, mask))
+
+    def refinements(self, heard: Heard) -> dict[int, Refinement]:
+        """What the reports do to the map of each level."""
+        return {
+            level: partial(_refined, block, heard.text, heard.has_token)
+            for level, block in self._by_level()
+        }
+
+    def prior_map(self, heard: Heard, grid: tuple[int, int, int]) -> Tensor | None:
+        """What the reports alone say of a coarse grid, ``B 2 X Y Z``; None without ``judged`` maps.
+
+        It is 0 for a scan whose report has no token; see ``StatedPrior``.
+        """
+        if self.prior is None:
+            return None
+        stated = self.prior.stated_map(heard.text, grid)
+        return torch.where(heard.has_token[:, None, None, None, None], stated, 0)
+
+    def stated(self, report: ReportTokens, grid: tuple[int, int, int]) -> list[Stated]:
+        """All that is read of a window from the reports alone; nothing but for gated fusion.
+
+        Raises:
+            ModelError: As ``read``.
+        """
+        text = self.read(report).text
+        readers = [block.place for _, block in self._by_level() if isinstance(block, GatedFusion)]
+        if self.prior is not None:
+            readers.append(self.prior.place)
+        return [place(text, grid) for place in readers]
 
     def held_per_voxel(self, strides: Sequence[int]) -> float:
         """Numbers held at once per voxel of the volume, at most.
