@@ -205,7 +205,7 @@ def _write(path: Path, png: bytes) -> None:
 
 def _small_png(figure: Any) -> bytes:
     """The figure as sharp as the limit of bytes allows."""
-    from PIL import Image  # comes with matplotlib
+    from PIL import Image
 
     stored = BytesIO()
     for dpi in range(_MOST_DPI, _LEAST_DPI - 1, -_DPI_STEP):
