@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from textseg.cli import main as textseg
+
 ABOUT = ("date", "cores", "torch_version")
 """Columns with which every record begins."""
 
@@ -52,6 +54,13 @@ def alone(module: str, *arguments: object) -> dict[str, Any]:
     settings = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=settings)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def run(*words: object) -> None:
+    """A command of textseg, in this process; one that fails ends the benchmark."""
+    code = textseg([str(word) for word in words])
+    if code:
+        raise SystemExit(code)
 
 
 def recorded(

@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.measuring import recorded
+from tests.bench.measuring import recorded, run
 from tests.bench.tables import REPORTS, REPORTS_COLUMNS
 from textseg import Segmenter
-from textseg.cli import main as textseg
 from textseg.datasets import Case, load_cases
 from textseg.training.aggregation import mean_with_interval
 from textseg.training.sensitivity import text_sensitivity
@@ -134,13 +133,6 @@ def _difference(scans: Sequence[CaseSensitivity], change: str) -> dict[str, Any]
 
 def _mean(values: Iterable[float]) -> str:
     return f"{np.mean(list(values)):.3f}"
-
-
-def run(*words: object) -> None:
-    """A command of textseg; one that fails ends the benchmark."""
-    code = textseg([str(word) for word in words])
-    if code:
-        raise SystemExit(code)
 
 
 def main() -> None:

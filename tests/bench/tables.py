@@ -26,6 +26,25 @@ SCALE_COLUMNS = (
 )
 REPORTS = Path(__file__).parent / "results" / "report_fusion.csv"
 REPORTS_COLUMNS = (*("fusion", "group", "scans", "report", "dice", "difference", "low", "high"),)
+COMMANDS = Path(__file__).parent / "results" / "commands.csv"
+COMMANDS_COLUMNS = (
+    *("scan", "seconds", "around_s", "read_s", "prepare_s", "backbone_s", "decode_s", "blend_s"),
+)
+
+SIZES = Path(__file__).parent / "results" / "model_sizes.csv"
+SIZES_DATASETS = {
+    "totalsegmentator-ct": "torso CT",
+    "totalsegmentator-mr": "abdominal MR",
+    "niivue-freesurfer": "head MR",
+    "msd-hippocampus": "hippocampus",
+    "fetal-brain-atlas": "fetal heads",
+    "open-ms": "lesions",
+}
+"""The data sets that sizes are scored on, and what they are."""
+SIZES_COLUMNS = (
+    *("size", "weights_million", "file_mb", "steps", "training_s", "scan_s"),
+    *SIZES_DATASETS,
+)
 
 FEW, MANY, MOST = 1, 128, 451
 """Prompts on the long scan."""
@@ -53,6 +72,13 @@ def scale_table(record: Path = SCALE) -> str:
     return f"{markdown((*titles, *parts), cells)}\n{summary(found)}"
 
 
+def commands_table(record: Path = COMMANDS) -> str:
+    """Whole commands, as Markdown."""
+    titles = ("scan", "seconds", "start and write", "read", "resample", "backbone", "decode")
+    cells = [[row[column] for column in COMMANDS_COLUMNS] for row in latest(record, ("scan",))]
+    return markdown((*titles, "blend"), cells)
+
+
 def reports_table(record: Path = REPORTS) -> str:
     """What reports are worth to each fusion, as Markdown."""
     if not record.is_file():
@@ -64,6 +90,14 @@ def reports_table(record: Path = REPORTS) -> str:
     for row in found:
         lines.setdefault((row["fusion"], row["report"]), []).append(_worth(row))
     return markdown(titles, [[*line, *cells] for line, cells in lines.items()])
+
+
+def sizes_table(record: Path = SIZES) -> str:
+    """Networks of several sizes after as many steps, as Markdown."""
+    found = latest(record, ("size", "steps"))
+    titles = ("network", "weights, million", "file, MB", "steps", "a step, s", "a scan, s")
+    cells = [[row[column] for column in SIZES_COLUMNS] for row in found]
+    return markdown((*titles, *SIZES_DATASETS.values()), cells)
 
 
 def _worth(row: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bench import inference_peers, scale, tables
+from tests.bench import commands, inference_peers, scale, tables
 from tests.bench.measuring import alone, recorded
 from tests.bench.peer_sides import SIDES, installed_sides
 from textseg.imaging.phantom import write_torso_phantom
@@ -129,6 +129,23 @@ def test_growth_is_told_apart_by_what_grows():
     assert tables.growth(rows) == pytest.approx(expected)
 
 
+def test_a_command_is_timed_from_its_start_to_the_written_mask(model, tmp_path):
+    scan = commands.generated(tmp_path, divide=16)
+    spent = commands.timed(scan, str(model))
+    assert spent.keys() == set(tables.COMMANDS_COLUMNS) - {"scan"}
+    assert spent["backbone_s"] > 0
+    assert spent["around_s"] > 0
+    assert sum(spent.values()) <= 2 * spent["seconds"]
+
+
+def test_the_table_of_commands_has_the_last_run_of_each_scan(tmp_path):
+    spent = dict.fromkeys(tables.COMMANDS_COLUMNS, "1.00")
+    rows = [{**spent, "scan": scan, "seconds": s} for scan, s in (("a", 9), ("b", 2), ("a", 3))]
+    list(recorded(rows, tmp_path / "commands.csv", tables.COMMANDS_COLUMNS))
+    _, _, *lines = tables.commands_table(tmp_path / "commands.csv").splitlines()
+    assert [line.split(" | ")[:2] for line in lines] == [["| a", "3"], ["| b", "2"]]
+
+
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
     """A scan to compare the sides on, and its name in the record."""
@@ -164,3 +181,13 @@ def test_many_prompts_on_a_long_scan(tmp_path):
     ratio = many["engine_s"] / few["engine_s"]
     print(f"\n{tables.MANY} prompts take {ratio:.2f} times as long as {tables.FEW} in the engine")
     assert many["peak_gb"] < scale.LIMIT_GB
+
+
+@pytest.mark.bench
+@pytest.mark.timeout(900)
+def test_whole_commands(tmp_path, request):
+    scans = [commands.generated(tmp_path)]
+    if (real := request.config.rootpath.parent / commands.REAL).is_file():
+        scans.insert(0, real)
+    rows = recorded(commands.rows(scans), tables.COMMANDS, tables.COMMANDS_COLUMNS)
+    assert all(float(row["seconds"]) < commands.LIMIT_S for row in rows)

@@ -131,7 +131,7 @@ def test_the_half_resolution_mask_of_late_fusion_is_trainable(queries):
     assert all(p.grad is not None and p.grad.any() for p in network.mask_heads[1].parameters())
 
 
-@pytest.mark.parametrize(("light", "shortcut"), [(True, False), (True, True), (False, False)])
+@pytest.mark.parametrize(("light", "half"), [(True, 0), (True, 3), (False, 0)])
 @pytest.mark.parametrize(
     "block",
     [
@@ -140,8 +140,8 @@ def test_the_half_resolution_mask_of_late_fusion_is_trainable(queries):
         (slice(7, 8), slice(3, 9), slice(15, 16)),
     ],
 )
-def test_the_finest_map_of_a_block_is_that_part_of_the_whole(block, light, shortcut):
-    stage = {"light_full_resolution": light, "light_shortcut": shortcut}
+def test_the_finest_map_of_a_block_is_that_part_of_the_whole(block, light, half):
+    stage = {"light_full_resolution": light, "half_channels": half}
     network = tiny_segmenter(tiny_network("late", **stage))
     with torch.no_grad():
         features = network.encode(noise(1, 1, *SIZE))

@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from textseg.datasets import Case, LabelSpace
+from textseg.errors import ModelError
 from textseg.imaging import Grid, Volume, as_volume, to_grid
 from textseg.knowledge import load_tree
 from textseg.network.weights import Domain, ModelManifest
 from textseg.outputs.manifest import ModelRecord, RunRecord
 from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
 from textseg.prompts import resolve
+from textseg.resources import models_folder
 from textseg.training.aggregation import auroc
+from textseg.training.attempts import ATTEMPTS_FILE, Attempt, attempts_section, read_attempts
 from textseg.training.card import render_card
 from textseg.training.scores import ModelScores, read_scan, score_scan
 
@@ -144,3 +147,30 @@ def test_the_card_holds_every_score_and_the_licence_of_every_source(
 def test_auroc_is_the_share_of_pairs_in_order() -> None:
     assert auroc([0.2, 0.8], [0.5]) == 0.5
     assert auroc([0.9, 0.8], [0.1, 0.2, 0.3]) == 1.0
+
+
+def test_attempts_are_told_with_what_was_expected(tmp_path):
+    assert read_attempts(tmp_path) == ()
+    (tmp_path / ATTEMPTS_FILE).write_text(
+        "- {idea: wider, expected: better, found: worse, kept: false}\n"
+        "- {idea: longer, expected: better}\n"
+    )
+    attempts = read_attempts(tmp_path)
+    assert attempts[0] == Attempt(idea="wider", expected="better", found="worse", kept=False)
+    *_, closed, still_open = attempts_section(attempts).splitlines()
+    assert closed == "| wider | better | worse | no |"
+    assert still_open == "| longer | better | not yet known |  |"
+
+
+@pytest.mark.parametrize("text", ["- {idea: wider}", "idea: wider", "- [", "- {idea: 3}"])
+def test_attempts_that_cannot_be_read_say_what_to_write(text, tmp_path):
+    (tmp_path / ATTEMPTS_FILE).write_text(text)
+    with pytest.raises(ModelError, match="attempts") as error:
+        read_attempts(tmp_path)
+    assert "expected" in str(error.value.remedy)
+
+
+def test_what_was_tried_for_nano_can_be_read():
+    attempts = read_attempts(models_folder() / "nano")
+    assert attempts
+    assert all(attempt.idea and attempt.expected for attempt in attempts)

@@ -19,9 +19,9 @@ class NetworkConfig(BaseModel):
         fusion: How prompts meet the image.
         decoder_blocks: Convolution blocks per decoder stage.
         light_full_resolution: Use the cheap last decoder stage.
-        light_shortcut: Let half resolution reach the finest map of that stage directly as well,
-            through one linear layer: its middle is too narrow for a hundred structures.
         full_channels: Channels of the finest decoded map.
+        half_channels: How many of them the cheap last stage takes from half resolution through one
+            linear layer: its middle is too narrow for what that knows of a hundred structures.
         least_channels: Least channels of the other decoded maps; classifying a hundred
             structures takes more than the finest backbone stages have.
         mask_levels: Decoder levels, from full resolution down, that masks can be made at; those
@@ -57,8 +57,8 @@ class NetworkConfig(BaseModel):
     fusion: Literal["late", "multiscale"] = "late"
     decoder_blocks: int = 1
     light_full_resolution: bool = True
-    light_shortcut: bool = False
     full_channels: int = 32
+    half_channels: int = Field(default=0, ge=0)
     least_channels: int = 0
     mask_levels: int = Field(default=2, ge=1)
     prompt_maps: int = 8
@@ -83,6 +83,13 @@ class NetworkConfig(BaseModel):
         if self.mask_hidden and len(self.mask_hidden) < self.mask_levels:
             raise ValueError(
                 f"mask_hidden {self.mask_hidden} has no width for each of {self.mask_levels} levels"
+            )
+        if self.half_channels >= self.full_channels or (
+            self.half_channels and not self.light_full_resolution
+        ):
+            raise ValueError(
+                f"half_channels {self.half_channels} must be fewer than full_channels "
+                f"{self.full_channels}, and 0 without light_full_resolution"
             )
         if not self.query_projection and self.query_features != self.embedding:
             raise ValueError(

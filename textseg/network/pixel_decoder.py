@@ -41,28 +41,26 @@ class UpStage(nn.Module):
 class LightUpStage(nn.Module):
     """The cheap last stage: upsampled features meet the thin skip map by addition, then mix once.
 
-    With a shortcut they are also added to the result, through one linear layer. The stage has no
-    normalisation, so what it says of a voxel depends on the voxels around it alone and it can be
-    run on a block of a volume; see ``PixelDecoder.finest``.
+    Its middle is too narrow for what half resolution knows of a hundred structures, so the last
+    ``half`` of its ``outputs`` are that map, through one linear layer, between its voxels as they
+    lie. The stage has no normalisation, so what it says of a voxel depends on the voxels around it
+    alone and it can be run on a block of a volume; see ``PixelDecoder.finest``.
     """
 
     REACH = 1
     """Coarse voxels around a block that its answer depends on."""
 
-    def __init__(self, coarse: int, skip: int, outputs: int, *, shortcut: bool = False) -> None:
+    def __init__(self, coarse: int, skip: int, outputs: int, *, half: int = 0) -> None:
         super().__init__()
-        inner = max(4, outputs // 2)
+        mixed = outputs - half
+        inner = max(4, mixed // 2)
         self.up = nn.ConvTranspose3d(coarse, inner, 2, stride=2)
         self.skip = nn.Conv3d(skip, inner, 3, padding=1, bias=False)
-        self.mix = nn.Conv3d(inner, outputs, 3, padding=1)
-        self.shortcut: nn.ConvTranspose3d | None = None
-        if shortcut:
-            self.shortcut = nn.ConvTranspose3d(
-                coarse, outputs, 3, stride=2, padding=1, output_padding=1
-            )
-        self.held = outputs + max(inner, outputs if shortcut else 0)
-        """Channels that exist at once: the output of the last convolution, and its input or what
-        the shortcut adds to it."""
+        self.mix = nn.Conv3d(inner, mixed, 3, padding=1)
+        self.direct = nn.Conv3d(coarse, half, 1) if half else None
+        self.held = mixed + (outputs + half if half else inner)
+        """Channels that exist at once: what is mixed, and its input or, with half resolution, that
+        and the map they are joined to."""
 
     def forward(self, coarse: Tensor, skip: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map at the skip's resolution; the cheap stage takes no ``extra`` maps."""
@@ -70,7 +68,10 @@ class LightUpStage(nn.Module):
         # in place: a map at full resolution takes longer to allocate than to change
         joined = self.up(coarse).add_(self.skip(channels_last_strides(skip)))
         mixed = functional.leaky_relu_(self.mix(functional.leaky_relu_(joined, 0.01)), 0.01)
-        return mixed if self.shortcut is None else self.shortcut(coarse).add_(mixed)
+        if self.direct is None:
+            return mixed
+        between = functional.interpolate(self.direct(coarse), scale_factor=2, mode="trilinear")
+        return torch.cat([mixed, between], dim=1)
 
 
 class PixelDecoder(nn.Module):
@@ -80,8 +81,8 @@ class PixelDecoder(nn.Module):
         channels: Channels of the pyramid, fine to coarse.
         blocks: Convolution blocks per stage.
         light: Use ``LightUpStage`` at full resolution.
-        shortcut: Give that stage its shortcut.
         full_channels: Channels of the finest map.
+        half_channels: How many of them that stage takes from half resolution as they are.
         least_channels: The other maps have as many channels as the pyramid, but at least these.
         extra: Channels of the prompt maps that join each stage (0 for prompt-free decoding).
     """
@@ -92,8 +93,8 @@ class PixelDecoder(nn.Module):
         *,
         blocks: int,
         light: bool,
-        shortcut: bool = False,
         full_channels: int,
+        half_channels: int = 0,
         least_channels: int = 0,
         extra: int = 0,
         norm: NormName,
@@ -106,7 +107,7 @@ class PixelDecoder(nn.Module):
             coarse = channels[-1] if level == len(channels) - 2 else outputs[level + 1]
             if light and level == 0:
                 stage: UpStage | LightUpStage = LightUpStage(
-                    coarse, channels[0], outputs[0], shortcut=shortcut
+                    coarse, channels[0], outputs[0], half=half_channels
                 )
             else:
                 stage = UpStage(

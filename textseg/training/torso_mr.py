@@ -119,10 +119,11 @@ def _sequence_means(
 ) -> tuple[Tensor, float, float]:
     """Mean of each label, and those of fat and muscle, as one sequence could show them.
 
-    Fat may be suppressed; on T1 a contrast agent may have been given, which brightens what it does
-    on CT.
+    Fat may be suppressed, or so bright that everything else is dark beside it; on T1 a contrast
+    agent may have been given, which brightens what it does on CT.
     """
     suppressed = chance(0.4, generator)
+    dimmed = uniform(0.3, 1.0, generator) if not suppressed and chance(0.5, generator) else 1.0
     phase = uniform(0.3, 1.0, generator) if sequence == "t1" and chance(0.4, generator) else 0.0
     spread = uniform(0.03, 0.10, generator)
     means = torch.zeros(len(concepts) + 1)
@@ -133,6 +134,8 @@ def _sequence_means(
             mean *= 0.5
         gain = phase * uniform(0.5, 1.0, generator) * prior_of(concept).enhancement / 250
         shift = spread * float(torch.randn((), generator=generator))
-        means[label] = min(1.0, max(0.0, mean + gain + shift))
+        dim = 1.0 if brightness is MARROW else dimmed  # which is half fat
+        means[label] = min(1.0, max(0.0, dim * (mean + gain + shift)))
     fat = getattr(FAT, sequence) * (uniform(0.1, 0.3, generator) if suppressed else 1.0)
-    return means, fat + uniform(-0.1, 0.1, generator), getattr(MUSCLE, sequence)
+    muscle: float = dimmed * getattr(MUSCLE, sequence)
+    return means, fat + uniform(-0.1, 0.1, generator), muscle
