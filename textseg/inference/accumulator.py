@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from textseg.inference.hand_over import HandOver
 from textseg.inference.probabilities import Probabilities
 from textseg.inference.windows import WindowGrid
 from textseg.kernels import window_blend
@@ -31,6 +34,7 @@ class SlabAccumulator:
             (num_prompts, *slab_shape(grid)), dtype=total_dtype(grid.overlap), device=device
         )
         self.probability = Probabilities(num_prompts, grid.shape)
+        self._hand_over = HandOver.of(device)
 
     def add(
         self, features: Tensor, vectors: Tensor, *, prompts: slice, index: tuple[int, int, int]
@@ -60,8 +64,10 @@ class SlabAccumulator:
         x, y, z = start
         for prompt, total in enumerate(self._total):
             done = total.narrow(self._axis, 0, planes).float().mul_(255).add_(0.5).clamp_(max=255)
-            self.probability.add(prompt, done.to(torch.uint8).cpu(), start=(x, y, z))
+            keep = partial(self.probability.add, prompt, start=(x, y, z))
+            self._hand_over.send(done.to(torch.uint8), keep)
             self._shift(total, planes)
+        self._hand_over.finish()
         self._base = upcoming
 
     def _shift(self, total: Tensor, planes: int) -> None:
