@@ -21,7 +21,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from bench.tables import latest, markdown, peers_table, reports_table, scale_table
+from bench.tables import (
+    commands_table,
+    latest,
+    markdown,
+    peers_table,
+    reports_table,
+    scale_table,
+    sizes_table,
+)
 from prompts.judging import answer, read_models, read_rows
 from prompts.report import table
 
@@ -44,6 +52,7 @@ SAT_CLASSES = CHECKOUT / "docs" / "sat-classes.md"
 SAT_PAGE = CHECKOUT / "docs" / "sat.md"
 SAT_COST = CHECKOUT / "tests" / "bench" / "results" / "sat_cost.csv"
 SPEED_PAGE = CHECKOUT / "docs" / "speed.md"
+TRAINING_PAGE = CHECKOUT / "docs" / "training.md"
 REPORTS_PAGE = CHECKOUT / "docs" / "reports.md"
 CPU_PATHS = CHECKOUT / "tests" / "bench" / "results" / "cpu_paths.csv"
 SHOWN_AS: dict[str, Modality] = {"CT": "ct", "MRI": "mr", "PET": "pet"}
@@ -315,10 +324,20 @@ def sat_page() -> str:
 def speed_page() -> str:
     """The page on speed and memory with the tables of what was measured last."""
     page = SPEED_PAGE.read_text(encoding="utf-8")
-    parts = {"peers": peers_table(), "scale": scale_table(), "cpu": _cpu_paths()}
+    parts = {
+        "commands": commands_table(),
+        "peers": peers_table(),
+        "scale": scale_table(),
+        "cpu": _cpu_paths(),
+    }
     for name, written in parts.items():
         page = _with_part(page, name, written)
     return page
+
+
+def training_page() -> str:
+    """The page on training with the table of networks of several sizes."""
+    return _with_part(TRAINING_PAGE.read_text(encoding="utf-8"), "sizes", sizes_table())
 
 
 def reports_page() -> str:
@@ -410,6 +429,7 @@ def main() -> None:
     SAT_CLASSES.write_text(sat_classes_page(), encoding="utf-8")
     SAT_PAGE.write_text(sat_page(), encoding="utf-8")
     SPEED_PAGE.write_text(speed_page(), encoding="utf-8")
+    TRAINING_PAGE.write_text(training_page(), encoding="utf-8")
     REPORTS_PAGE.write_text(reports_page(), encoding="utf-8")
     for path in NOTEBOOKS:
         path.write_text(with_outputs(path), encoding="utf-8")

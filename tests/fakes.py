@@ -286,6 +286,27 @@ def tiny_domains(**changes: Any) -> list[DomainConfig]:
     return [torso, head]
 
 
+def tiny_manifest(*concepts: str) -> ModelManifest:
+    """A manifest without a network, of one domain: a CT of the torso at 2 mm."""
+    return ModelManifest(
+        name="tiny",
+        version="1",
+        licence="CC0-1.0",
+        sha256="0" * 64,
+        network=None,
+        text_encoder={},
+        domains=(
+            Domain(
+                name="torso",
+                spacing_mm=(2.0, 2.0, 2.0),
+                window=(16, 16, 16),
+                modalities=("ct",),
+                concepts=concepts,
+            ),
+        ),
+    )
+
+
 def write_model(
     folder: Path,
     *,

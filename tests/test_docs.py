@@ -237,6 +237,11 @@ def test_speed_and_memory_are_what_was_measured_last():
     assert written == documents.speed_page(), "run `make docs`"
 
 
+def test_sizes_of_networks_are_what_was_measured_last():
+    written = documents.TRAINING_PAGE.read_text(encoding="utf-8")
+    assert written == documents.training_page(), "run `make docs`"
+
+
 def test_what_reports_are_worth_is_what_was_measured_last():
     written = documents.REPORTS_PAGE.read_text(encoding="utf-8")
     assert written == documents.reports_page(), "run `make docs`"

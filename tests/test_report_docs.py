@@ -9,18 +9,14 @@ import sys
 from pathlib import Path
 
 import documents
+import muted
 import pytest
 
 from textseg.cli import main
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than"),
-    pytest.mark.filterwarnings("ignore:GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary"),
-    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
+    *muted.TRAINING,
 ]
 
 PAGE = documents.REPORTS_PAGE

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import documents
+import muted
 import nibabel as nib
 import numpy as np
 import pytest
@@ -22,11 +23,7 @@ from textseg.training.sampling import DomainConfig
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than"),
-    pytest.mark.filterwarnings("ignore:GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
+    *muted.TRAINING,
 ]
 
 PAGE = documents.CHECKOUT / "docs" / "training.md"

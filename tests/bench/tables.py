@@ -46,6 +46,8 @@ SIZES_COLUMNS = (
     *SIZES_DATASETS,
 )
 
+NOT_MEASURED = "Not yet measured.\n"
+
 FEW, MANY, MOST = 1, 128, 451
 """Prompts on the long scan."""
 
@@ -74,6 +76,8 @@ def scale_table(record: Path = SCALE) -> str:
 
 def commands_table(record: Path = COMMANDS) -> str:
     """Whole commands, as Markdown."""
+    if not record.is_file():
+        return NOT_MEASURED
     titles = ("scan", "seconds", "start and write", "read", "resample", "backbone", "decode")
     cells = [[row[column] for column in COMMANDS_COLUMNS] for row in latest(record, ("scan",))]
     return markdown((*titles, "blend"), cells)
@@ -82,7 +86,7 @@ def commands_table(record: Path = COMMANDS) -> str:
 def reports_table(record: Path = REPORTS) -> str:
     """What reports are worth to each fusion, as Markdown."""
     if not record.is_file():
-        return "Not yet measured.\n"
+        return NOT_MEASURED
     found = latest(record, ("fusion", "group", "report"))
     groups = list(dict.fromkeys((row["group"], row["scans"]) for row in found))
     titles = ("fusion", "report", *(f"{group} ({scans} scans)" for group, scans in groups))
@@ -94,6 +98,8 @@ def reports_table(record: Path = REPORTS) -> str:
 
 def sizes_table(record: Path = SIZES) -> str:
     """Networks of several sizes after as many steps, as Markdown."""
+    if not record.is_file():
+        return NOT_MEASURED
     found = latest(record, ("size", "steps"))
     titles = ("network", "weights, million", "file, MB", "steps", "a step, s", "a scan, s")
     cells = [[row[column] for column in SIZES_COLUMNS] for row in found]

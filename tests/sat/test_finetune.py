@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import muted
 import numpy as np
 import pytest
 import torch
@@ -41,11 +42,7 @@ __all__ = ["one_thread"]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than"),
-    pytest.mark.filterwarnings("ignore:GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
+    *muted.TRAINING,
 ]
 
 CONFIG = "finetune/sat-nano"

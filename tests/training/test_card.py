@@ -9,12 +9,12 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from fakes import tiny_manifest
 
 from textseg.datasets import Case, LabelSpace
 from textseg.errors import ModelError
 from textseg.imaging import Grid, Volume, as_volume, to_grid
 from textseg.knowledge import load_tree
-from textseg.network.weights import Domain, ModelManifest
 from textseg.outputs.manifest import ModelRecord, RunRecord
 from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
 from textseg.prompts import resolve
@@ -25,23 +25,7 @@ from textseg.training.card import render_card
 from textseg.training.scores import ModelScores, read_scan, score_scan
 
 CONCEPTS = ("liver", "spleen", "gallbladder")
-MANIFEST = ModelManifest(
-    name="tiny",
-    version="1",
-    licence="CC0-1.0",
-    sha256="0" * 64,
-    network=None,
-    text_encoder={},
-    domains=(
-        Domain(
-            name="torso",
-            spacing_mm=(2.0, 2.0, 2.0),
-            window=(16, 16, 16),
-            modalities=("ct",),
-            concepts=CONCEPTS,
-        ),
-    ),
-)
+MANIFEST = tiny_manifest(*CONCEPTS)
 
 
 class Scripted:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import lightning
+import muted
 import pytest
 import torch
 from fakes import seeded, tiny_domains, tiny_network, write_case_list, write_model
@@ -24,12 +25,9 @@ from textseg.training.datamodule import MixtureDataModule
 from textseg.training.segmentation_task import OptimiserConfig, SegmentationTask
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
     # workers are forked
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    *muted.TRAINING,
 ]
 
 TORSO, HEAD = tiny_domains()

@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import lightning
+import muted
 import nibabel as nib
 import numpy as np
 import pytest
@@ -31,14 +32,7 @@ from textseg.training.export import export_model
 from textseg.training.objectives import OptimiserConfig, PromptConfig
 from textseg.training.segmentation_task import SegmentationTask
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than"),
-    pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no"),
-    pytest.mark.filterwarnings("ignore:GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
-]
+pytestmark = muted.TRAINING
 
 
 class Killed(BaseException):

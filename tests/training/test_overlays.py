@@ -7,6 +7,7 @@ import sys
 
 import lightning
 import matplotlib.image
+import muted
 import numpy as np
 import pytest
 import torch
@@ -31,11 +32,7 @@ from textseg.training.datamodule import MixtureDataModule
 from textseg.training.overlays import Compared, SampleOverlays, write_overlay
 from textseg.training.segmentation_task import OptimiserConfig, SegmentationTask
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-]
+pytestmark = muted.TRAINING
 
 
 @pytest.fixture(scope="module", name="folder")

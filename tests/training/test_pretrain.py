@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import lightning
+import muted
 import numpy as np
 import pytest
 import torch
@@ -21,11 +22,7 @@ from textseg.training.text_atlas import Regions, TextAtlasTask, pooled
 from textseg.training.text_text import TextTextTask
 from textseg.training.tree_texts import TextBatch, TreeTexts
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:GPU available but not used"),
-]
+pytestmark = muted.TRAINING
 
 
 @pytest.fixture(scope="module", name="data")

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import muted
 import nibabel as nib
 import numpy as np
 import pytest
@@ -21,12 +22,7 @@ from textseg.network.model import NetworkConfig
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than"),
-    pytest.mark.filterwarnings("ignore:GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary"),
-    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
+    *muted.TRAINING,
 ]
 
 SETS = {

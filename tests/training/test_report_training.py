@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import muted
 import numpy as np
 import pytest
 import torch
@@ -45,13 +46,7 @@ from textseg.training.sampling import MixtureDataset
 from textseg.training.segmentation_task import SegmentationTask
 from textseg.training.validation import answer_case
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than"),
-    pytest.mark.filterwarnings("ignore:GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
-]
+pytestmark = muted.TRAINING
 
 
 @pytest.fixture(scope="module", name="folder")

@@ -8,11 +8,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from fakes import bare_case
+from fakes import bare_case, tiny_manifest
 
 from textseg.imaging import Geometry, Grid, as_volume, to_grid
 from textseg.knowledge import load_tree
-from textseg.network.weights import Domain, ModelManifest
 from textseg.outputs.manifest import ModelRecord, RunRecord
 from textseg.outputs.segmentation import Prediction, PromptResult, Segmentation
 from textseg.prompts import resolve
@@ -56,23 +55,7 @@ class Knowing:
     """
 
     tree = load_tree()
-    manifest = ModelManifest(
-        name="tiny",
-        version="1",
-        licence="CC0-1.0",
-        sha256="0" * 64,
-        network=None,
-        text_encoder={},
-        domains=(
-            Domain(
-                name="torso",
-                spacing_mm=(2.0, 2.0, 2.0),
-                window=(16, 16, 16),
-                modalities=("ct",),
-                concepts=tuple(VALUES),
-            ),
-        ),
-    )
+    manifest = tiny_manifest(*VALUES)
 
     def __init__(self, answers=MappingProxyType({}), *, has_geometry=True):
         self._answers = answers
