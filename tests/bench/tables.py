@@ -32,19 +32,7 @@ COMMANDS_COLUMNS = (
 )
 
 SIZES = Path(__file__).parent / "results" / "model_sizes.csv"
-SIZES_DATASETS = {
-    "totalsegmentator-ct": "torso CT",
-    "totalsegmentator-mr": "abdominal MR",
-    "niivue-freesurfer": "head MR",
-    "msd-hippocampus": "hippocampus",
-    "fetal-brain-atlas": "fetal heads",
-    "open-ms": "lesions",
-}
-"""The data sets that sizes are scored on, and what they are."""
-SIZES_COLUMNS = (
-    *("size", "weights_million", "file_mb", "steps", "training_s", "scan_s"),
-    *SIZES_DATASETS,
-)
+SIZES_COLUMNS = ("size", "weights_million", "steps", "step_s", "scan_s", "dice")
 
 NOT_MEASURED = "Not yet measured.\n"
 
@@ -101,9 +89,8 @@ def sizes_table(record: Path = SIZES) -> str:
     if not record.is_file():
         return NOT_MEASURED
     found = latest(record, ("size", "steps"))
-    titles = ("network", "weights, million", "file, MB", "steps", "a step, s", "a scan, s")
-    cells = [[row[column] for column in SIZES_COLUMNS] for row in found]
-    return markdown((*titles, *SIZES_DATASETS.values()), cells)
+    titles = ("network", "weights, million", "steps", "a step, s", "a scan, s", "Dice")
+    return markdown(titles, [[row[column] for column in SIZES_COLUMNS] for row in found])
 
 
 def _worth(row: Mapping[str, str]) -> str:
