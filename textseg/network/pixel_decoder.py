@@ -58,20 +58,31 @@ class LightUpStage(nn.Module):
         self.skip = nn.Conv3d(skip, inner, 3, padding=1, bias=False)
         self.mix = nn.Conv3d(inner, mixed, 3, padding=1)
         self.direct = nn.Conv3d(coarse, half, 1) if half else None
-        self.held = mixed + (outputs + half if half else inner)
-        """Channels that exist at once: what is mixed, and its input or, with half resolution, that
-        and the map they are joined to."""
+        self.held = mixed + (outputs if half else inner)
+        """Channels that exist at once: what is mixed, and where it goes or what it is made of."""
 
     def forward(self, coarse: Tensor, skip: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map at the skip's resolution; the cheap stage takes no ``extra`` maps."""
         del extra
-        # in place: a map at full resolution takes longer to allocate than to change
-        joined = self.up(coarse).add_(self.skip(channels_last_strides(skip)))
-        mixed = functional.leaky_relu_(self.mix(functional.leaky_relu_(joined, 0.01)), 0.01)
+        mixed = self._mixed(coarse, skip)
         if self.direct is None:
             return mixed
-        between = functional.interpolate(self.direct(coarse), scale_factor=2, mode="trilinear")
-        return torch.cat([mixed, between], dim=1)
+        half = self.direct(coarse)
+        mixes = mixed.shape[1]
+        shape = (len(mixed), mixes + half.shape[1], *mixed.shape[2:])
+        # not joined by `cat`, which would hold both parts and the whole
+        whole = torch.empty(
+            shape, dtype=mixed.dtype, device=mixed.device, memory_format=torch.channels_last_3d
+        )
+        whole[:, :mixes] = mixed
+        del mixed
+        whole[:, mixes:] = functional.interpolate(half, scale_factor=2, mode="trilinear")
+        return whole
+
+    def _mixed(self, coarse: Tensor, skip: Tensor) -> Tensor:
+        # in place: a map at full resolution takes longer to allocate than to change
+        joined = self.up(coarse).add_(self.skip(channels_last_strides(skip)))
+        return functional.leaky_relu_(self.mix(functional.leaky_relu_(joined, 0.01)), 0.01)
 
 
 class PixelDecoder(nn.Module):
