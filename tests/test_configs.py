@@ -132,7 +132,14 @@ def shrunk(network):
         backbone["blocks"] = [min(1, blocks) for blocks in backbone["blocks"]]
         if not backbone["blocks"][0]:
             backbone["channels"][0] = backbone.get("in_channels", 1)
-    sizes = {"full_channels": 6, "embedding": 18, "layers": 1, "heads": 3, "hidden": 12}
+    sizes = {
+        "full_channels": 6,
+        "half_channels": min(2, network["half_channels"]),
+        "embedding": 18,
+        "layers": 1,
+        "heads": 3,
+        "hidden": 12,
+    }
     asked_as_they_are = not network["query_projection"]
     report = network.get("report")
     report = report and {**report, "width": 12, "heads": 2, "hidden": 12}

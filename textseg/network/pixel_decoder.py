@@ -58,8 +58,9 @@ class LightUpStage(nn.Module):
         self.skip = nn.Conv3d(skip, inner, 3, padding=1, bias=False)
         self.mix = nn.Conv3d(inner, mixed, 3, padding=1)
         self.direct = nn.Conv3d(coarse, half, 1) if half else None
-        self.held = mixed + (outputs if half else inner)
-        """Channels that exist at once: what is mixed, and where it goes or what it is made of."""
+        # a copy takes nothing for itself, as convolutions do
+        self.held = max(inner + mixed, round(0.875 * (mixed + outputs)) if half else 0)
+        """Channels that exist at once: what is mixed, and what it is made of or where it goes."""
 
     def forward(self, coarse: Tensor, skip: Tensor, extra: Tensor | None = None) -> Tensor:
         """Map at the skip's resolution; the cheap stage takes no ``extra`` maps."""
