@@ -58,7 +58,7 @@ def attempts_section(attempts: Sequence[Attempt]) -> str:
     lines = [
         "## What was tried",
         "",
-        "Expectations were written down before the figures were known. Dice is that of "
+        "Expectations, if any, were written down before the figures were known. Dice is that of "
         "`textseg card` unless another command is named.",
         "",
         "| idea | expected | found | kept |",
