@@ -134,7 +134,7 @@ def shrunk(network):
             backbone["channels"][0] = backbone.get("in_channels", 1)
     sizes = {
         "full_channels": 6,
-        "half_channels": min(2, network["half_channels"]),
+        "half_channels": min(2, network.get("half_channels", 0)),
         "embedding": 18,
         "layers": 1,
         "heads": 3,

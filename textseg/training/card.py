@@ -13,7 +13,7 @@ from textseg.datasets import Case, load_registry
 from textseg.knowledge import KnowledgeTree
 from textseg.network.weights import ModelManifest
 from textseg.training.aggregation import FEW_SCANS, auroc
-from textseg.training.attempts import Attempt, attempts_section, read_attempts
+from textseg.training.attempts import Attempt, attempts_section
 from textseg.training.card_pictures import CardPicture, pictures_section
 from textseg.training.corruptions import KEPT, NOISE
 from textseg.training.evaluation import region_of
@@ -244,6 +244,7 @@ def write_card(
     trained_on: Sequence[Case],
     tree: KnowledgeTree,
     pictures: Sequence[CardPicture] = (),
+    attempts: Sequence[Attempt] = (),
 ) -> Path:
     """Writes ``scores.json`` and ``CARD.md`` into a model folder; returns the card's path."""
     text = render_card(
@@ -253,7 +254,7 @@ def write_card(
         tree=tree,
         sensitivity=read_sensitivity(folder, sha256=manifest.sha256),
         pictures=pictures,
-        attempts=read_attempts(folder),
+        attempts=attempts,
     )
     _write(folder / "scores.json", scores.model_dump_json(indent=1) + "\n")
     _write(folder / "CARD.md", text)

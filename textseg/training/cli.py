@@ -19,6 +19,7 @@ from textseg.network.text_encoder import TextEncoderConfig
 from textseg.network.weights import ModelManifest, load_encoder
 from textseg.outputs.preview import require_matplotlib
 from textseg.resources import data_folder
+from textseg.training.attempts import read_attempts
 from textseg.training.card import write_card
 from textseg.training.card_pictures import write_pictures
 from textseg.training.checkpoint import LAST, PREVIOUS
@@ -231,10 +232,12 @@ def card(
         progress: Called after each scan.
 
     Raises:
-        ModelError: Pictures are to be drawn and matplotlib is not installed (E403).
+        ModelError: Pictures are to be drawn and matplotlib is not installed (E403), or the
+            attempts in the folder cannot be read.
     """
     if draw:
         require_matplotlib()
+    attempts = read_attempts(folder)
     run = _instantiated(_settings(find_config(str(config))), cases)
     listed = load_cases(run.datamodule.cases_path)
     domains = run.datamodule.domains
@@ -249,6 +252,7 @@ def card(
         trained_on=trained_on,
         tree=segmenter.tree,
         pictures=pictures,
+        attempts=attempts,
     )
     return scores
 
