@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from textseg.kernels import instance_norm_act
 
@@ -36,12 +37,28 @@ def make_norm(name: NormName, channels: int) -> nn.Module:
     return nn.GroupNorm(max(1, channels // 8), channels)
 
 
+class StridedConv(nn.Conv3d):
+    """A convolution whose result may be a single voxel wide along the last axis.
+
+    There oneDNN's strided bfloat16 kernels for AMX read memory that nobody has written, and answer
+    NaN at times (oneDNN 3.x; results two voxels wide are right). So a second voxel is computed from
+    zeros beyond the end, which padding puts there anyway, and left out again.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features at the stride."""
+        stride, beyond = self.stride[-1], 2 * int(self.padding[-1]) - self.kernel_size[-1]
+        if x.device.type != "cpu" or x.shape[-1] + beyond >= stride:
+            return super().forward(x)
+        return super().forward(functional.pad(x, (0, stride)))[..., :1]
+
+
 class ConvBlock(nn.Sequential):
     """3x3x3 convolution, normalisation, LeakyReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, norm: NormName, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv3d(inputs, outputs, 3, stride=stride, padding=1),
+            StridedConv(inputs, outputs, 3, stride=stride, padding=1),
             make_norm(norm, outputs),
             nn.LeakyReLU(0.01, inplace=True),
         )
