@@ -11,6 +11,7 @@ from fakes import noise
 from textseg.training.losses import (
     competition_loss,
     dice_loss,
+    exclusion_loss,
     mask_bce,
     presence_loss,
     union_masks,
@@ -88,6 +89,29 @@ def test_balanced_competition_weighs_each_label_with_the_root_of_its_size():
     by_hand = sum(w * t for w, t in zip(weights, terms, strict=True)) / sum(weights)
     found = competition_loss(logits, labels, known, **alone(2), ignore=IGNORE, balanced=True)
     assert float(found) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_a_mask_may_not_claim_what_belongs_to_another_structure():
+    logits = noise(2, 5, 3).requires_grad_()
+    labels = torch.tensor([[0, 1, 2, 3, IGNORE], [0, 0, 0, 1, 2]])
+    known = torch.tensor([[True, True, True], [True, True, False]])
+    holders = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1]]).bool()
+    judged = [(0, 1, 1), (0, 1, 2), (0, 2, 2), (0, 3, 0), (0, 3, 1), (1, 3, 1)]
+    claims = logits.detach()
+    by_hand = sum(math.log(1 + math.exp(float(claims[place]))) for place in judged) / 5
+    loss = exclusion_loss(logits, labels, known, holders=holders)
+    assert float(loss.detach()) == pytest.approx(by_hand, rel=1e-5)
+    loss.backward()
+    assert {tuple(place) for place in logits.grad.nonzero().tolist()} == set(judged)
+
+
+def test_where_no_structure_is_nothing_is_excluded():
+    logits = noise(1, 4, 2).requires_grad_()
+    labels = torch.tensor([[0, IGNORE, 0, 0]])
+    loss = exclusion_loss(logits, labels, torch.ones(1, 2).bool(), holders=torch.zeros(1, 2).bool())
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not logits.grad.any()
 
 
 def test_ignored_voxels_get_no_gradient_from_competition():

@@ -78,8 +78,8 @@ def test_a_crop_without_structures_still_has_finite_losses(label):
         assert torch.isfinite(value)
 
 
-def test_competition_neither_praises_nor_blames_what_is_unknown():
-    task = make_task()
+def test_losses_among_concepts_neither_praise_nor_blame_what_is_unknown():
+    task = make_task(losses=LossConfig(exclusion=1.0))
     batch = make_batch(known=(1, 1, 1, 0))
     queries = task._domains[0].queries["ct"].expand(2, -1, -1)
     features = task.network.encode_coarse(batch.image)
@@ -87,8 +87,9 @@ def test_competition_neither_praises_nor_blames_what_is_unknown():
     views = task._views(features, batch.labels, torch.Generator().manual_seed(0))
     assert set(views) == {"half", "full"}
     for view in views.values():
-        (loss,) = task._competition(view, refined, batch.known, LABELS).values()
-        loss.backward(retain_graph=True)
+        losses = task._among_concepts(view, refined, batch.known, LABELS)
+        assert set(losses) == {"ce", "exclusion"}
+        torch.stack(list(losses.values())).sum().backward(retain_graph=True)
     assert not refined.grad[:, 3].any()
     assert refined.grad[:, :3].any()
 

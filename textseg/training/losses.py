@@ -55,6 +55,26 @@ def competition_loss(
     return functional.cross_entropy(scores, targets, weight=weight, ignore_index=ignore)
 
 
+def exclusion_loss(logits: Tensor, labels: Tensor, known: Tensor, *, holders: Tensor) -> Tensor:
+    """What masks claim of voxels that belong to another structure: they overlap where none should.
+
+    The competition settles which logit is the largest, not that the others are negative.
+
+    Args:
+        logits: ``B V N``, one column per concept.
+        labels: ``B V``; only voxels above 0 count, those of a structure.
+        known: ``B N``, concepts annotated in each case.
+        holders: Concepts that a label belongs to, ``L+1 N`` bool.
+
+    Returns:
+        Cross-entropy of the masks of all other concepts, summed over these, mean over the voxels.
+    """
+    inside = labels > 0
+    allowed = holders[labels[inside]] | ~known[:, None].expand(logits.shape)[inside]
+    claims = functional.softplus(logits[inside].float()).masked_fill(allowed, 0)
+    return claims.sum() / inside.sum().clamp(min=1)
+
+
 def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, squared: bool = True) -> Tensor:
     """One minus soft Dice of each mask, ``B K`` from ``B V K``.
 

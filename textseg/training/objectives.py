@@ -11,8 +11,14 @@ from torch import Generator, Tensor
 
 from textseg.errors import ModelError
 from textseg.network.model import PromptedSegmenter
-from textseg.training.domain_labels import IGNORE
-from textseg.training.losses import dice_loss, mask_bce, union_masks
+from textseg.training.domain_labels import IGNORE, DomainLabels
+from textseg.training.losses import (
+    competition_loss,
+    dice_loss,
+    exclusion_loss,
+    mask_bce,
+    union_masks,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class LossConfig:
             crop. Half the crop's side saves most of the time and memory.
         competition: Cross-entropy among all concepts of the domain (``late`` fusion only); without
             it training from scratch on many small structures tends to find none of them.
+        exclusion: What masks claim of voxels that belong to another structure (``late`` fusion
+            only).
         dice: Dice of the masks of prompts that are there.
         squared: Take squares in Dice's denominator (Milletari et al. 2016), not plain sums.
         absent_dice: Ask Dice of absent prompts too, whose masks should be empty.
@@ -39,6 +47,7 @@ class LossConfig:
     levels: tuple[float, ...] = (1.0, 1.0)
     block: int = 40
     competition: float = 1.0
+    exclusion: float = 0.0
     dice: float = 1.0
     squared: bool = True
     absent_dice: bool = False
@@ -161,6 +170,40 @@ def choose_prompts(
         # the last ones of the list were drawn as absent prompts, the others to fill it up
         asked = asked & ~(absent & (absent.flip(0).cumsum(0).flip(0) > allowed))
     return rows, asked
+
+
+def concept_losses(
+    logits: Tensor,
+    labels: Tensor,
+    known: Tensor,
+    domain: DomainLabels,
+    config: LossConfig,
+    *,
+    balanced: bool,
+) -> dict[str, Tensor]:
+    """Which concept a voxel belongs to, and that it belongs to no other, weighted.
+
+    Args:
+        logits: ``B V N`` of all concepts of the domain.
+        labels: ``B V``.
+        known: Whether each is annotated, ``B N`` bool.
+        domain: What the labels mean.
+        config: Weights; a loss of weight 0 is left out.
+        balanced: See ``competition_loss``.
+    """
+    device = logits.device
+    found = {}
+    if config.competition > 0:
+        also = domain.also.to(device)
+        columns = domain.columns.to(device)
+        found["ce"] = config.competition * competition_loss(
+            logits, labels, known, columns=columns, also=also, ignore=IGNORE, balanced=balanced
+        )
+    if config.exclusion > 0:
+        holders = domain.membership[: logits.shape[-1]].T.to(device)
+        claims = exclusion_loss(logits, labels, known, holders=holders)
+        found["exclusion"] = config.exclusion * claims
+    return found
 
 
 def mask_losses(

@@ -20,9 +20,9 @@ from textseg.network.report_fusion_parts import grid_of
 from textseg.network.weights import load_encoder, load_weights
 from textseg.training.adaptation import AdaptationConfig, adapt
 from textseg.training.aggregation import summarise
-from textseg.training.domain_labels import IGNORE, DomainLabels
+from textseg.training.domain_labels import DomainLabels
 from textseg.training.evaluation import EvaluationRow, EvaluationTable
-from textseg.training.losses import competition_loss, place_loss, presence_loss
+from textseg.training.losses import place_loss, presence_loss
 from textseg.training.objectives import (
     ChosenPrompts,
     LossConfig,
@@ -30,6 +30,7 @@ from textseg.training.objectives import (
     PromptConfig,
     check_presence,
     choose_prompts,
+    concept_losses,
     count_voxels,
     mask_losses,
     rate_factor,
@@ -196,7 +197,7 @@ class SegmentationTask(lightning.LightningModule):
         if self.network.config.fusion == "late":
             for name, view in self._views(features, batch.labels, generator).items():
                 weight = self.loss_config.levels[view.level]
-                parts = self._competition(view, refined, batch.known, labels)
+                parts = self._among_concepts(view, refined, batch.known, labels)
                 logits = self._logits(view, chosen.refined)
                 parts |= mask_losses(logits, view.labels, chosen, self.loss_config)
                 losses |= {f"{name}_{part}": weight * loss for part, loss in parts.items()}
@@ -356,26 +357,20 @@ class SegmentationTask(lightning.LightningModule):
         vectors = self.network.mask_vectors(refined, level=view.level)
         return mask_logits(view.features, vectors).flatten(2).mT
 
-    def _competition(
+    def _among_concepts(
         self, view: View, refined: Tensor, known: Tensor, labels: DomainLabels
     ) -> dict[str, Tensor]:
-        """Cross-entropy among all concepts of the domain.
+        """Losses among all concepts of the domain.
 
         The view that masks are made of is not balanced, so that their size is right.
         """
-        if self.loss_config.competition == 0:
+        config, count = self.loss_config, len(labels.space.concepts)
+        if config.competition == config.exclusion == 0:
             return {}
-        count = len(labels.space.concepts)
-        loss = competition_loss(
-            self._logits(view, refined[:, :count]),
-            view.labels,
-            known[:, :count],
-            columns=labels.columns.to(self.device),
-            also=labels.also.to(self.device),
-            ignore=IGNORE,
-            balanced=view.level > 0,
+        logits = self._logits(view, refined[:, :count])
+        return concept_losses(
+            logits, view.labels, known[:, :count], labels, config, balanced=view.level > 0
         )
-        return {"ce": self.loss_config.competition * loss}
 
     def configure_optimizers(self) -> Any:
         """AdamW and the warm-up, plateau, decay schedule over the trainer's own step count."""
