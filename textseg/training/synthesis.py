@@ -150,7 +150,8 @@ def unlabelled_body(labels: Tensor, distances: Tensor, generator: Generator) -> 
     """Hounsfield units of fat, muscle, skin and air where no structure is labelled.
 
     A muscle wall of random thickness lines the core, fat fills it, and both are broken up by
-    smooth noise; outside, subcutaneous fat of random thickness ends in skin.
+    smooth noise. Outside there may be more muscle, as around bowel that reaches the core's edge;
+    then subcutaneous fat of random thickness ends in skin.
     """
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
     outside, depth = distances
@@ -163,12 +164,15 @@ def unlabelled_body(labels: Tensor, distances: Tensor, generator: Generator) -> 
     if chance(0.3, generator):  # limbs, buttocks and thin people are mostly muscle inside
         muscular |= islands > uniform(-0.8, 0.2, generator)
     inside = torch.where(muscular & (islands > -1.3), muscle, fat)
+    outer_mm = uniform(3.0, 22.0, generator) if chance(0.7, generator) else 0.0
+    around = outside - outer_mm * (1 + 0.4 * smooth_noise(shape, (6, 6, 6), generator)[0])
     skin_mm = uniform(2.0, 40.0, generator) * (1 + 0.35 * wobble).clamp(min=0.2)
     skin = torch.full(shape, uniform(*SKIN_HU, generator))
     air = AIR_HU + 8 * torch.randn(shape, generator=generator)
-    beyond = torch.where(outside < skin_mm - 3, fat, torch.where(outside < skin_mm, skin, air))
+    beyond = torch.where(around < skin_mm - 3, fat, torch.where(around < skin_mm, skin, air))
+    beyond = torch.where(around < 0, muscle, beyond)
     if chance(0.6, generator):
-        beyond = add_table(beyond, outside > skin_mm + 4, generator)
+        beyond = add_table(beyond, around > skin_mm + 4, generator)
     return torch.where(outside > 0, beyond, inside)
 
 
@@ -201,7 +205,7 @@ def add_bone_shell(
 def add_gas(
     image: Tensor, labels: Tensor, priors: Sequence[TissuePrior], generator: Generator
 ) -> Tensor:
-    """Gas inside hollow organs, rising to the front (high Y), and dense oral contrast."""
+    """Gas inside hollow organs, as large as they are or in bubbles, and dense oral contrast."""
     hollow = torch.zeros(len(priors) + 1)
     for index, prior in enumerate(priors, start=1):
         hollow[index] = prior.gas * uniform(0.0, 1.0, generator)
@@ -209,7 +213,8 @@ def add_gas(
     if not bool((fraction > 0).any()):
         return image
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
-    blobs = smooth_noise(shape, (14, 14, 14), generator)[0]
+    knots = 40 if chance(0.35, generator) else 14  # stool is full of bubbles
+    blobs = smooth_noise(shape, (knots, knots, knots), generator)[0]
     lumen = (fraction > 0).float()[None, None]
     core = -functional.max_pool3d(-lumen, 3, stride=1, padding=1)[0, 0] > 0
     level = torch.erfinv((1 - 2 * fraction).clamp(-0.999, 0.999)) * 2**0.5
