@@ -58,7 +58,9 @@ def competition_loss(
 def exclusion_loss(logits: Tensor, labels: Tensor, known: Tensor, *, holders: Tensor) -> Tensor:
     """What masks claim of voxels that belong to another structure: they overlap where none should.
 
-    The competition settles which logit is the largest, not that the others are negative.
+    The competition settles which logit is the largest, not that the others are negative. A claim
+    counts as far as the voxel's own structure is found there: two that cannot be told apart yet,
+    such as neighbouring ribs, may both keep the voxel, and learn.
 
     Args:
         logits: ``B V N``, one column per concept.
@@ -70,8 +72,11 @@ def exclusion_loss(logits: Tensor, labels: Tensor, known: Tensor, *, holders: Te
         Cross-entropy of the masks of all other concepts, summed over these, mean over the voxels.
     """
     inside = labels > 0
-    allowed = holders[labels[inside]] | ~known[:, None].expand(logits.shape)[inside]
-    claims = functional.softplus(logits[inside].float()).masked_fill(allowed, 0)
+    asked = known[:, None].expand(logits.shape)[inside]
+    held = holders[labels[inside]] & asked
+    rows = logits[inside].float()
+    sure = rows.detach().masked_fill(~held, IMPOSSIBLE).amax(1, keepdim=True).sigmoid()
+    claims = sure * functional.softplus(rows).masked_fill(held | ~asked, 0)
     return claims.sum() / inside.sum().clamp(min=1)
 
 
