@@ -23,6 +23,7 @@ from textseg.training.synthesis import (
     prior_of,
     synthesise_ct,
     synthesise_mr,
+    unlabelled_body,
 )
 
 CONCEPTS = ("spleen", "kidney.right", "kidney.left", "liver", "vertebra.l3", "colon")
@@ -96,6 +97,21 @@ def test_deep_inside_the_body_there_is_none(labels):
         image = ct(labels, inside, seed)[0][labels == 0]
         assert float(image.min()) > -220
         assert float(image.max()) < 160
+
+
+def test_around_what_is_labelled_there_may_be_more_muscle_then_fat():
+    labels = torch.zeros(40, 20, 20, dtype=torch.int64)
+    distances = torch.zeros(2, *labels.shape)
+    distances[0] = 0.5 + torch.arange(40.0)[:, None, None]  # every voxel lies beyond the core
+    images = [unlabelled_body(labels, distances, rng(seed)) for seed in range(40)]
+    at_the_core = torch.tensor([float(image[0].median()) for image in images])
+    muscular = at_the_core > 20
+    assert 0.5 < float(muscular.float().mean()) < 0.9
+    assert (at_the_core[~muscular] < -60).sum() > 3  # fat or, in thin people, skin
+    thick = [image for image, is_muscle in zip(images, muscular, strict=True) if is_muscle]
+    ends = [int((image.median(-1).values.median(-1).values > 20).sum()) for image in thick]
+    assert min(ends) < 8
+    assert 15 < max(ends) < 35
 
 
 def test_bone_has_a_denser_outer_layer(labels):

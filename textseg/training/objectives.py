@@ -32,8 +32,8 @@ class LossConfig:
             crop. Half the crop's side saves most of the time and memory.
         competition: Cross-entropy among all concepts of the domain (``late`` fusion only); without
             it training from scratch on many small structures tends to find none of them.
-        exclusion: What masks claim of voxels that belong to another structure (``late`` fusion
-            only).
+        exclusion: What masks claim of voxels that belong to another structure, as far as that one
+            is found there (``late`` fusion only).
         dice: Dice of the masks of prompts that are there.
         squared: Take squares in Dice's denominator (Milletari et al. 2016), not plain sums.
         absent_dice: Ask Dice of absent prompts too, whose masks should be empty.
