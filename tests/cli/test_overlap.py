@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -9,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from textseg.cli import overlap
 from textseg.cli.answering import Answer, Delivery, Failure, Loaded, Task
 from textseg.cli.jobs import Job, Question
 from textseg.cli.overlap import overlapped
@@ -221,6 +226,51 @@ def test_when_stopped_the_result_being_written_is_finished_and_no_other_is_begun
         outcomes(3, steps)
     assert [i for step, i in steps.diary if step == "write"] == [0]
     assert ("segment", 2) not in steps.diary
+
+
+def test_a_reader_that_is_waited_for_ends_before_a_stopped_run_does():
+    """What Ctrl-C does while the next scan is not there yet."""
+
+    class Waiting(Steps):
+        def read(self, task):
+            if place(task) == 1:
+                end = time.monotonic() + PATIENCE_S
+                while not is_waited_for() and time.monotonic() < end:
+                    time.sleep(0.001)
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                time.sleep(0.05)
+            return super().read(task)
+
+    def is_waited_for() -> bool:
+        frame = sys._current_frames()[threading.main_thread().ident]
+        while frame is not None and frame.f_code is not overlap._Later.wait.__code__:
+            frame = frame.f_back
+        return frame is not None
+
+    def stop(number, frame):
+        raise Cancelled("stopped;")
+
+    before = set(threading.enumerate())
+    old = signal.signal(signal.SIGINT, stop)
+    try:
+        with pytest.raises(Cancelled):
+            outcomes(3, steps := Waiting())
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert ("read", 1) in steps.diary
+    assert set(threading.enumerate()) <= before
+
+
+def test_the_interpreter_waits_for_a_step_that_was_lost_sight_of():
+    program = """
+        import time
+        from textseg.cli.overlap import _Later
+        _Later(lambda: (time.sleep(0.2), print("finished")))
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "finished\n"
 
 
 def test_no_thread_outlives_the_run():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
+from concurrent import futures
 from typing import Generic, TypeVar
 
 from textseg.cli.answering import Failure, Loaded, Outcome, Steps, Task, guarded
@@ -20,14 +20,16 @@ T = TypeVar("T")
 def overlapped(tasks: Sequence[Task], steps: Steps) -> Generator[tuple[Task, Outcome], None, None]:
     """Each task with its outcome, in order; an error of any step is the outcome of its own task.
 
-    Scans are segmented in the thread of the caller. If that is stopped, what is being written is
-    finished, and nothing else is begun.
+    Scans are segmented in the thread of the caller. If that is stopped, what is being read or
+    written is finished, and nothing else is begun.
     """
     settling: deque[tuple[Task, _Later[Outcome]]] = deque()
     ahead = [_read_later(steps, first) for first in tasks[:1]]
     try:
         for number, task in enumerate(tasks, start=1):
-            loaded = ahead.pop().result()
+            loaded = ahead[0].result()
+            # only now, so that whoever is stopped while waiting still knows what is being read
+            ahead.clear()
             ahead += [_read_later(steps, following) for following in tasks[number : number + 1]]
             step = _segmented(steps, task, loaded)
             if callable(step):
@@ -43,7 +45,6 @@ def overlapped(tasks: Sequence[Task], steps: Steps) -> Generator[tuple[Task, Out
         while settling:
             yield _take_first(settling)
     finally:
-        # a thread in the middle of something must not outlive the interpreter
         for scan in ahead:
             scan.wait()
         for _, outcome in settling:
@@ -51,11 +52,15 @@ def overlapped(tasks: Sequence[Task], steps: Steps) -> Generator[tuple[Task, Out
 
 
 class _Later(Generic[T]):
-    """What a call will return, made in a thread of its own."""
+    """What a call will return, made in a thread of its own.
+
+    The interpreter waits for that thread before it ends: one in the middle of something that
+    outlives it is torn down there, and may take the process with it.
+    """
 
     def __init__(self, call: Callable[[], T]) -> None:
-        self._future: Future[T] = Future()
-        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._future: futures.Future[T] = futures.Future()
+        self._thread = threading.Thread(target=self._run, args=(call,), daemon=False)
         self._thread.start()
 
     @classmethod
@@ -72,6 +77,8 @@ class _Later(Generic[T]):
 
     def wait(self) -> None:
         """Until the call is over and all it held is let go."""
+        # before Python 3.13 a signal during `join` makes a thread that runs look as if it had ended
+        futures.wait([self._future])
         self._thread.join()
 
     def result(self) -> T:
