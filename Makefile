@@ -60,8 +60,9 @@ $(DEMO_SCAN): | $(DEMO_STAMP)
 		template(resolution=1).to_filename("$(@D)/partial.nii.gz")'
 	@mv $(@D)/partial.nii.gz $@
 
+# Two workers, as most tests keep one processor busy; a file stays whole for what its tests share.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # Every check runs even if an earlier one fails, so that one run shows all there is to mend.
 check: setup
