@@ -276,6 +276,35 @@ def fill_mask(
     axes.imshow(layer, extent=extent, origin="lower", interpolation="nearest", aspect="equal")
 
 
+def draw_legend(
+    figure: Any,
+    handles: Sequence[Any],
+    labels: Sequence[str],
+    *,
+    corner: tuple[float, float],
+    ncols: int,
+    fontsize: float = 9,
+) -> None:
+    """What the colours mean, from the lower left corner, a share of the figure, upwards."""
+    legend = figure.legend(
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=corner,
+        ncols=ncols,
+        frameon=False,
+        fontsize=fontsize,
+        labelcolor=TEXT,
+        handlelength=1.2,
+        handleheight=0.6,
+        borderpad=0,
+        borderaxespad=0,
+        columnspacing=2.2,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
 def outline_mask(
     axes: Any, mask: Mask, colour: str, *, extent: tuple[float, float, float, float]
 ) -> None:
@@ -337,40 +366,16 @@ def _draw_texts(
     margin = 0.16 / figure.get_figwidth()
     title = labels[0] if len(labels) == 1 else f"{len(labels)} structures"
     colour = structures[0].colour if len(structures) == 1 else TEXT
-    figure.text(
-        margin, top, title, color=colour, fontsize=13, weight="bold", va="center", parse_math=False
-    )
-    figure.text(
-        1 - margin,
-        top,
-        _scan_text(volume),
-        color=FAINT,
-        fontsize=8,
-        ha="right",
-        va="center",
-        parse_math=False,
-    )
-    if len(structures) < 2:
-        return
-    handles = [
-        Line2D([], [], color=s.colour, linewidth=3, solid_capstyle="butt") for s in structures
-    ]
-    legend = figure.legend(
-        handles,
-        labels,
-        loc="lower left",
-        bbox_to_anchor=(margin, bottom),
-        ncols=min(len(structures), _MAX_LEGEND_COLUMNS),
-        frameon=False,
-        fontsize=9,
-        labelcolor=TEXT,
-        handlelength=1.2,
-        borderpad=0,
-        borderaxespad=0,
-        columnspacing=2.2,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    look = {"va": "center", "parse_math": False}
+    figure.text(margin, top, title, color=colour, fontsize=13, weight="bold", **look)
+    scan = _scan_text(volume)
+    figure.text(1 - margin, top, scan, color=FAINT, fontsize=8, ha="right", **look)
+    if len(structures) > 1:
+        handles = [
+            Line2D([], [], color=s.colour, linewidth=3, solid_capstyle="butt") for s in structures
+        ]
+        columns = min(len(structures), _MAX_LEGEND_COLUMNS)
+        draw_legend(figure, handles, labels, corner=(margin, bottom), ncols=columns)
 
 
 def _scan_text(volume: Volume) -> str:

@@ -266,19 +266,11 @@ def _draw_texts(figure: Any, title: str, structures: Sequence[Compared], *, heig
     figure.text(0.015, top, title, color=preview.TEXT, fontsize=9, **look)
     note = "line: reference    area: mask"
     figure.text(0.985, top, note, color=preview.FAINT, fontsize=8, ha="right", **look)
-    legend = figure.legend(
+    preview.draw_legend(
+        figure,
         [Patch(color=preview.colour_of(place)) for place in range(len(structures))],
         [_with_dice(structure) for structure in structures],
-        loc="lower left",
-        bbox_to_anchor=(0.015, 0.1 / height),
+        corner=(0.015, 0.1 / height),
         ncols=_LEGEND_COLUMNS,
-        frameon=False,
         fontsize=8.5,
-        labelcolor=preview.TEXT,
-        handlelength=1.0,
-        handleheight=0.6,
-        borderpad=0,
-        borderaxespad=0,
     )
-    for text in legend.get_texts():
-        text.set_parse_math(False)

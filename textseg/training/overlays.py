@@ -243,17 +243,12 @@ def _draw_texts(
     figure.text(0.02, top, title, color=preview.TEXT, fontsize=12, **look)
     note = "dashed: outline of the reference"
     figure.text(0.98, top, note, color=preview.FAINT, fontsize=9, ha="right", **look)
-    figure.legend(
+    preview.draw_legend(
+        figure,
         [Line2D([], [], color=s.colour, linewidth=3) for s in structures],
         [s.name for s in structures],
-        loc="lower left",
-        bbox_to_anchor=(0.02, 0.1 / height),
+        corner=(0.02, 0.1 / height),
         ncols=_LEGEND_COLUMNS,
-        frameon=False,
-        fontsize=9,
-        labelcolor=preview.TEXT,
-        handlelength=1.2,
-        borderaxespad=0,
     )
 
 
