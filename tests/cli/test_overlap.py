@@ -17,6 +17,7 @@ from textseg.cli import overlap
 from textseg.cli.answering import Answer, Delivery, Failure, Loaded, Task
 from textseg.cli.jobs import Job, Question
 from textseg.cli.overlap import overlapped
+from textseg.cli.terminal import stopping_on_signals
 from textseg.errors import Cancelled, InputError, ModelError
 
 PATIENCE_S = 10.0
@@ -247,16 +248,9 @@ def test_a_reader_that_is_waited_for_ends_before_a_stopped_run_does():
             frame = frame.f_back
         return frame is not None
 
-    def stop(number, frame):
-        raise Cancelled("stopped;")
-
-    before = set(threading.enumerate())
-    old = signal.signal(signal.SIGINT, stop)
-    try:
-        with pytest.raises(Cancelled):
-            outcomes(3, steps := Waiting())
-    finally:
-        signal.signal(signal.SIGINT, old)
+    before, steps = set(threading.enumerate()), Waiting()
+    with stopping_on_signals(), pytest.raises(Cancelled):
+        outcomes(3, steps)
     assert ("read", 1) in steps.diary
     assert set(threading.enumerate()) <= before
 

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent import futures
+from itertools import islice
 from typing import Generic, TypeVar
 
 from textseg.cli.answering import Failure, Loaded, Outcome, Steps, Task, guarded
@@ -23,14 +24,13 @@ def overlapped(tasks: Sequence[Task], steps: Steps) -> Generator[tuple[Task, Out
     Scans are segmented in the thread of the caller. If that is stopped, what is being read or
     written is finished, and nothing else is begun.
     """
+    coming = iter(tasks)
     settling: deque[tuple[Task, _Later[Outcome]]] = deque()
-    ahead = [_read_later(steps, first) for first in tasks[:1]]
+    ahead = deque(_read_later(steps, first) for first in islice(coming, 1))
     try:
-        for number, task in enumerate(tasks, start=1):
-            loaded = ahead[0].result()
-            # only now, so that whoever is stopped while waiting still knows what is being read
-            ahead.clear()
-            ahead += [_read_later(steps, following) for following in tasks[number : number + 1]]
+        while ahead:
+            task, loaded = _take_first(ahead)
+            ahead.extend(_read_later(steps, following) for following in islice(coming, 1))
             step = _segmented(steps, task, loaded)
             if callable(step):
                 while settling:
@@ -45,7 +45,7 @@ def overlapped(tasks: Sequence[Task], steps: Steps) -> Generator[tuple[Task, Out
         while settling:
             yield _take_first(settling)
     finally:
-        for scan in ahead:
+        for _, scan in ahead:
             scan.wait()
         for _, outcome in settling:
             outcome.wait()
@@ -93,16 +93,16 @@ class _Later(Generic[T]):
             self._future.set_exception(error)
 
 
-def _take_first(settling: deque[tuple[Task, _Later[Outcome]]]) -> tuple[Task, Outcome]:
-    task, outcome = settling[0]
-    settled = outcome.result()
-    # only now, so that whoever is stopped while waiting still knows what is being written
-    settling.popleft()
-    return task, settled
+def _take_first(queue: deque[tuple[Task, _Later[T]]]) -> tuple[Task, T]:
+    task, later = queue[0]
+    result = later.result()
+    # only now, so that whoever is stopped while waiting still knows what is being waited for
+    queue.popleft()
+    return task, result
 
 
-def _read_later(steps: Steps, task: Task) -> _Later[Loaded | Outcome]:
-    return _Later(lambda: guarded(task, lambda: steps.read(task)))
+def _read_later(steps: Steps, task: Task) -> tuple[Task, _Later[Loaded | Outcome]]:
+    return task, _Later(lambda: guarded(task, lambda: steps.read(task)))
 
 
 def _segmented(
